@@ -1,1 +1,9 @@
-//! Pure core.
+//! The pure core of pg_fork: what a page map is, how a block is resolved through
+//! forks and layers, what a write has to do and in which order.
+//!
+//! No PostgreSQL, no I/O, no clock, no globals.
+
+pub mod cache;
+pub mod engine;
+pub mod topology;
+pub mod types;

@@ -1,0 +1,557 @@
+//! How a block is resolved, and what a write has to do first (D7, D8).
+//!
+//! The engine is told of the world by a [`Host`]: the storage manager's seam in
+//! the server, and a plain model in the tests.
+
+use crate::topology::{Layer, Node};
+use crate::types::{Block, DbOid, MapState, Page, RelFork, Space, PAGE_SIZE};
+use std::rc::Rc;
+
+/// Whose file a block lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileOf {
+    /// The database or layer.
+    pub oid: DbOid,
+    /// With [`crate::types::HANDED`] set: the file that was handed over to that layer.
+    pub rel: RelFork,
+}
+
+/// What a raw read found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    Page,
+    /// No such file, or it ends before the block.
+    Nothing,
+}
+
+/// Why a block could not be resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EngineError<E> {
+    /// The host failed.
+    Host(E),
+    /// The cut that a fork rests on is not known.
+    NoCut { parent: DbOid, seq: u64 },
+    /// A block that must be somewhere is nowhere.
+    NotFound { file: FileOf, block: Block },
+    /// An inherited page is newer than the cut (I3).
+    Newer {
+        file: FileOf,
+        block: Block,
+        lsn: u64,
+        cut_lsn: u64,
+    },
+}
+
+impl<E> From<E> for EngineError<E> {
+    fn from(error: E) -> Self {
+        EngineError::Host(error)
+    }
+}
+
+type Res<T, H> = Result<T, EngineError<<H as Host>::Error>>;
+
+/// What the engine needs from the world.
+pub trait Host {
+    type Error;
+
+    /// Changes whenever a fork or a layer comes or goes.
+    fn generation(&self) -> u64;
+    /// The database's place in the topology; `None` for one that is neither fork nor source.
+    fn node(&self, oid: DbOid) -> Option<Rc<Node>>;
+
+    /// The map's state if it is known without asking the engine: from the cache or the map file.
+    /// `None`: the map says nothing, so the relation is untouched.
+    fn map_state(
+        &self,
+        oid: DbOid,
+        space: Space,
+        rel: RelFork,
+    ) -> Result<Option<MapState>, Self::Error>;
+    /// Remembers that a map says nothing. May be forgotten at any time.
+    fn remember_untouched(
+        &self,
+        oid: DbOid,
+        space: Space,
+        rel: RelFork,
+        state: MapState,
+    ) -> Result<(), Self::Error>;
+    /// Makes `state` the map's durable state, if it still says nothing or if `replace`.
+    /// Returns the state that holds then.
+    fn set_state(
+        &self,
+        oid: DbOid,
+        space: Space,
+        rel: RelFork,
+        state: MapState,
+        replace: bool,
+    ) -> Result<MapState, Self::Error>;
+    fn bit(
+        &self,
+        oid: DbOid,
+        space: Space,
+        rel: RelFork,
+        block: Block,
+    ) -> Result<bool, Self::Error>;
+    fn set_bit(
+        &self,
+        oid: DbOid,
+        space: Space,
+        rel: RelFork,
+        block: Block,
+    ) -> Result<(), Self::Error>;
+
+    fn read_file(&self, file: FileOf, block: Block, page: &mut Page) -> Result<Found, Self::Error>;
+    fn write_file(&self, file: FileOf, block: Block, page: &Page) -> Result<(), Self::Error>;
+    /// The file's length in blocks; `None` if there is no file.
+    fn file_len(&self, file: FileOf) -> Result<Option<Block>, Self::Error>;
+    /// Renames `db`'s files of `rel`, and its map if `with_map`, to be the layer's handed-over ones.
+    /// Done already, wholly or in part: does the rest.
+    fn hand_over(
+        &self,
+        db: DbOid,
+        layer: &Layer,
+        rel: RelFork,
+        with_map: bool,
+    ) -> Result<(), Self::Error>;
+
+    /// Makes the page what crash recovery at the cut would have made of it (D6).
+    fn settle(
+        &self,
+        layer: &Layer,
+        rel: RelFork,
+        block: Block,
+        page: &mut Page,
+    ) -> Result<(), Self::Error>;
+}
+
+/// Where a block was found, and the cuts to settle it for, innermost first.
+struct Place {
+    file: FileOf,
+    /// The file may be overwritten while we read it: look again afterwards.
+    live: bool,
+    cuts: Vec<Rc<Layer>>,
+}
+
+/// How often a read is tried when the world moves under it.
+const TRIES: usize = 1000;
+
+/// The state of `rel` in the fork `oid`: never `Noted`, `Absent` or `HandedOver`.
+pub fn fork_state<H: Host>(host: &H, oid: DbOid, node: &Node, rel: RelFork) -> Res<MapState, H> {
+    if let Some(state) = host.map_state(oid, node.space, rel)? {
+        return Ok(state);
+    }
+    let state = match inherited_len(host, node, rel)? {
+        Some(len) => MapState::Untouched { len },
+        None => MapState::Private,
+    };
+    host.remember_untouched(oid, node.space, rel, state)?;
+    Ok(state)
+}
+
+/// The length of `rel` at the cut of the fork `node`; `None` if it did not exist.
+pub fn inherited_len<H: Host>(host: &H, node: &Node, rel: RelFork) -> Res<Option<Block>, H> {
+    let Some(origin) = &node.origin else {
+        return Ok(None);
+    };
+    len_at(host, origin.parent, origin.seq, rel)
+}
+
+fn len_at<H: Host>(host: &H, parent: DbOid, seq: u64, rel: RelFork) -> Res<Option<Block>, H> {
+    loop {
+        let generation = host.generation();
+        let node = host
+            .node(parent)
+            .ok_or(EngineError::NoCut { parent, seq })?;
+        let layers = node
+            .from_cut(seq)
+            .ok_or(EngineError::NoCut { parent, seq })?;
+        if let Some(noted) = noted_len(host, layers, rel)? {
+            return Ok(noted);
+        }
+        let len = current_len(host, parent, &node, rel)?;
+        // The source notes the length before it changes it: if still nothing is noted, it held.
+        match noted_len(host, layers, rel)? {
+            Some(noted) => return Ok(noted),
+            None if host.generation() == generation => return Ok(len),
+            None => {}
+        }
+    }
+}
+
+/// The length that the first of `layers` to note it has noted.
+fn noted_len<H: Host>(
+    host: &H,
+    layers: &[Rc<Layer>],
+    rel: RelFork,
+) -> Res<Option<Option<Block>>, H> {
+    for layer in layers {
+        match host.map_state(layer.oid, layer.space, rel)? {
+            Some(MapState::Noted { len } | MapState::HandedOver { len }) => {
+                return Ok(Some(Some(len)))
+            }
+            Some(MapState::Absent) => return Ok(Some(None)),
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+/// The length of `rel` in database `oid` now; `None` if it does not exist.
+pub fn current_len<H: Host>(
+    host: &H,
+    oid: DbOid,
+    node: &Node,
+    rel: RelFork,
+) -> Res<Option<Block>, H> {
+    let file = FileOf { oid, rel };
+    if node.origin.is_none() {
+        return Ok(host.file_len(file)?);
+    }
+    Ok(match fork_state(host, oid, node, rel)? {
+        MapState::Untouched { len } => Some(len),
+        MapState::Own { inherited_len } => {
+            Some(host.file_len(file)?.unwrap_or(0).max(inherited_len))
+        }
+        MapState::Gone => None,
+        _ => host.file_len(file)?,
+    })
+}
+
+/// Reads the block as the fork inherited it. `block` is below the inherited length.
+pub fn read_inherited<H: Host>(
+    host: &H,
+    node: &Node,
+    rel: RelFork,
+    block: Block,
+    page: &mut Page,
+) -> Res<(), H> {
+    let Some(origin) = &node.origin else {
+        return Err(EngineError::NoCut { parent: 0, seq: 0 });
+    };
+    let mut last = None;
+    for _ in 0..TRIES {
+        let generation = host.generation();
+        let place = locate_at(host, origin.parent, origin.seq, rel, block)?;
+        let found = host.read_file(place.file, block, page)?;
+        last = Some(place.file);
+        // D7: a source's own file may have been overwritten while we read it. Its writer saved the
+        // old bytes first, so a second look that finds nothing new proves that ours are the old ones.
+        let settled = !place.live || {
+            let again = locate_at(host, origin.parent, origin.seq, rel, block)?;
+            again.file == place.file && host.generation() == generation
+        };
+        if found == Found::Page && settled {
+            for layer in &place.cuts {
+                check_lsn(layer, place.file, block, page)?;
+                if layer.in_flight {
+                    host.settle(layer, rel, block, page)?;
+                }
+            }
+            return Ok(());
+        }
+    }
+    let file = last.unwrap_or(FileOf {
+        oid: origin.parent,
+        rel,
+    });
+    Err(EngineError::NotFound { file, block })
+}
+
+/// Where the block as inherited lies now, for read-ahead. It may have moved by the time it is read.
+pub fn locate_inherited<H: Host>(
+    host: &H,
+    node: &Node,
+    rel: RelFork,
+    block: Block,
+) -> Res<Option<FileOf>, H> {
+    let Some(origin) = &node.origin else {
+        return Ok(None);
+    };
+    Ok(Some(
+        locate_at(host, origin.parent, origin.seq, rel, block)?.file,
+    ))
+}
+
+fn check_lsn<E>(
+    layer: &Layer,
+    file: FileOf,
+    block: Block,
+    page: &Page,
+) -> Result<(), EngineError<E>> {
+    let lsn = page_lsn(page);
+    if lsn > layer.cut_lsn {
+        return Err(EngineError::Newer {
+            file,
+            block,
+            lsn,
+            cut_lsn: layer.cut_lsn,
+        });
+    }
+    Ok(())
+}
+
+/// The page's LSN (`PageXLogRecPtr`: two 32-bit halves, high one first).
+pub fn page_lsn(page: &Page) -> u64 {
+    let half = |at: usize| {
+        u64::from(u32::from_le_bytes([
+            page[at],
+            page[at + 1],
+            page[at + 2],
+            page[at + 3],
+        ]))
+    };
+    half(0) << 32 | half(4)
+}
+
+/// Finds `block` of `rel` as it was in `db` at the cut `seq`, down through the ancestors.
+fn locate_at<H: Host>(host: &H, db: DbOid, seq: u64, rel: RelFork, block: Block) -> Res<Place, H> {
+    let mut cuts = Vec::with_capacity(2);
+    let (mut db, mut seq) = (db, seq);
+    loop {
+        let node = host
+            .node(db)
+            .ok_or(EngineError::NoCut { parent: db, seq })?;
+        let layers = node
+            .from_cut(seq)
+            .ok_or(EngineError::NoCut { parent: db, seq })?;
+        cuts.insert(0, layers[0].clone());
+        let file = match locate_in(host, db, &node, layers, rel, block)? {
+            Some(file) => file,
+            None => {
+                let origin = node
+                    .origin
+                    .as_ref()
+                    .ok_or(EngineError::NoCut { parent: db, seq })?;
+                (db, seq) = (origin.parent, origin.seq);
+                continue;
+            }
+        };
+        return Ok(Place {
+            live: file.oid == db,
+            file,
+            cuts,
+        });
+    }
+}
+
+/// The file that holds the block on this level; `None`: the level inherits it itself.
+fn locate_in<H: Host>(
+    host: &H,
+    db: DbOid,
+    node: &Node,
+    layers: &[Rc<Layer>],
+    rel: RelFork,
+    block: Block,
+) -> Res<Option<FileOf>, H> {
+    for layer in layers {
+        let (oid, space) = (layer.oid, layer.space);
+        let state = host.map_state(oid, space, rel)?;
+        if !matches!(
+            state,
+            Some(MapState::Noted { .. } | MapState::HandedOver { .. })
+        ) {
+            continue;
+        }
+        if host.bit(oid, space, rel, block)? {
+            return Ok(Some(FileOf { oid, rel }));
+        }
+        if let Some(MapState::HandedOver { .. }) = state {
+            let handed = rel.handed();
+            let own = match host.map_state(oid, space, handed)? {
+                Some(MapState::Own { inherited_len }) if block < inherited_len => {
+                    host.bit(oid, space, handed, block)?
+                }
+                _ => true,
+            };
+            return Ok(own.then_some(FileOf { oid, rel: handed }));
+        }
+    }
+    let file = FileOf { oid: db, rel };
+    if node.origin.is_none() {
+        return Ok(Some(file));
+    }
+    let own = match fork_state(host, db, node, rel)? {
+        MapState::Own { inherited_len } => {
+            block >= inherited_len || host.bit(db, node.space, rel, block)?
+        }
+        MapState::Untouched { .. } | MapState::Gone => false,
+        _ => true,
+    };
+    Ok(own.then_some(file))
+}
+
+/// Reads the block as the database has it on disk now: the old bytes of an overwrite.
+fn read_current<H: Host>(
+    host: &H,
+    oid: DbOid,
+    node: &Node,
+    rel: RelFork,
+    block: Block,
+    page: &mut Page,
+) -> Res<(), H> {
+    let file = FileOf { oid, rel };
+    let own = node.origin.is_none()
+        || match fork_state(host, oid, node, rel)? {
+            MapState::Own { inherited_len } => {
+                block >= inherited_len || host.bit(oid, node.space, rel, block)?
+            }
+            MapState::Untouched { .. } => false,
+            _ => true,
+        };
+    if !own {
+        return read_inherited(host, node, rel, block, page);
+    }
+    match host.read_file(file, block, page)? {
+        Found::Page => Ok(()),
+        Found::Nothing => Err(EngineError::NotFound { file, block }),
+    }
+}
+
+/// Notes in the newest layer how long `rel` was at the cut, before that changes.
+///
+/// Returns the layer and the blocks that it still may have to save: none if the
+/// relation did not exist at the cut or was handed over.
+pub fn note<H: Host>(
+    host: &H,
+    oid: DbOid,
+    node: &Node,
+    rel: RelFork,
+) -> Res<Option<(Rc<Layer>, Block)>, H> {
+    let Some(layer) = node.layers.last() else {
+        return Ok(None);
+    };
+    let state = match host.map_state(layer.oid, layer.space, rel)? {
+        Some(state @ (MapState::Noted { .. } | MapState::Absent | MapState::HandedOver { .. })) => {
+            state
+        }
+        _ => {
+            let state = match current_len(host, oid, node, rel)? {
+                Some(len) => MapState::Noted { len },
+                None => MapState::Absent,
+            };
+            host.set_state(layer.oid, layer.space, rel, state, false)?
+        }
+    };
+    let len = if let MapState::Noted { len } = state {
+        len
+    } else {
+        0
+    };
+    Ok(Some((layer.clone(), len)))
+}
+
+/// Saves the block's old bytes to the newest layer, if a live cut needs them.
+///
+/// To be called before the database overwrites the block on disk.
+pub fn before_overwrite<H: Host>(
+    host: &H,
+    oid: DbOid,
+    node: &Node,
+    rel: RelFork,
+    block: Block,
+) -> Res<bool, H> {
+    match note(host, oid, node, rel)? {
+        Some((layer, len)) if block < len => save(host, oid, node, &layer, rel, block),
+        _ => Ok(false),
+    }
+}
+
+fn save<H: Host>(
+    host: &H,
+    oid: DbOid,
+    node: &Node,
+    layer: &Layer,
+    rel: RelFork,
+    block: Block,
+) -> Res<bool, H> {
+    if host.bit(layer.oid, layer.space, rel, block)? {
+        return Ok(false);
+    }
+    let mut page = [0; PAGE_SIZE];
+    read_current(host, oid, node, rel, block, &mut page)?;
+    // I4: first the bytes, because a reader that sees the bit reads them;
+    host.write_file(
+        FileOf {
+            oid: layer.oid,
+            rel,
+        },
+        block,
+        &page,
+    )?;
+    // second the bit, because a reader that does not see it must still find the old bytes in place;
+    host.set_bit(layer.oid, layer.space, rel, block)?;
+    // third, in the caller, the overwrite.
+    Ok(true)
+}
+
+/// Saves what a truncation to `blocks` will cut off. To be called before it.
+pub fn before_truncate<H: Host>(
+    host: &H,
+    oid: DbOid,
+    node: &Node,
+    rel: RelFork,
+    blocks: Block,
+) -> Res<u64, H> {
+    let mut saved = 0;
+    if let Some((layer, len)) = note(host, oid, node, rel)? {
+        for block in blocks..len {
+            saved += u64::from(save(host, oid, node, &layer, rel, block)?);
+        }
+    }
+    Ok(saved)
+}
+
+/// Hands the relation's files over to the newest layer, if a live cut needs them.
+///
+/// To be called before the database unlinks them. After it there may be no file left to unlink.
+pub fn before_unlink<H: Host>(host: &H, oid: DbOid, node: &Node, rel: RelFork) -> Res<(), H> {
+    let Some((layer, _)) = note(host, oid, node, rel)? else {
+        return Ok(());
+    };
+    let space = layer.space;
+    let len = match host.map_state(layer.oid, space, rel)? {
+        Some(MapState::Noted { len } | MapState::HandedOver { len }) => len,
+        _ => return Ok(()),
+    };
+    let with_map = match node
+        .origin
+        .is_some()
+        .then(|| fork_state(host, oid, node, rel))
+        .transpose()?
+    {
+        // The fork never wrote to it: who needs it finds it where the fork found it.
+        Some(MapState::Untouched { .. } | MapState::Gone) => return Ok(()),
+        Some(MapState::Own { .. }) => true,
+        _ => false,
+    };
+    // First the state, because readers then look in both places; second the renames.
+    host.set_state(layer.oid, space, rel, MapState::HandedOver { len }, true)?;
+    host.hand_over(oid, &layer, rel, with_map)?;
+    Ok(())
+}
+
+/// Makes a fork's relation ready for a write of its own; returns the inherited length.
+pub fn before_own_write<H: Host>(host: &H, oid: DbOid, node: &Node, rel: RelFork) -> Res<Block, H> {
+    let state = match fork_state(host, oid, node, rel)? {
+        MapState::Untouched { len } => host.set_state(
+            oid,
+            node.space,
+            rel,
+            MapState::Own { inherited_len: len },
+            false,
+        )?,
+        MapState::Gone => host.set_state(
+            oid,
+            node.space,
+            rel,
+            MapState::Own { inherited_len: 0 },
+            true,
+        )?,
+        state => state,
+    };
+    Ok(if let MapState::Own { inherited_len } = state {
+        inherited_len
+    } else {
+        0
+    })
+}
