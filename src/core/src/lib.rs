@@ -5,5 +5,7 @@
 
 pub mod cache;
 pub mod engine;
+pub mod format;
+pub mod settle;
 pub mod topology;
 pub mod types;

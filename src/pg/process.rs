@@ -1,0 +1,70 @@
+//! What a process can say of itself and of the others.
+
+use pgrx::pg_sys;
+
+/// The process's number among all, or `None` for one without a `PGPROC` (the postmaster).
+pub fn my_number() -> Option<usize> {
+    // SAFETY: MyProc is this process's own entry, or null.
+    unsafe { (!pg_sys::MyProc.is_null()).then(|| (*pg_sys::MyProc).pgprocno as usize) }
+}
+
+/// The database that this process works in; 0 for none.
+pub fn my_database() -> u32 {
+    // SAFETY: as above.
+    unsafe { if pg_sys::MyProc.is_null() { 0 } else { (*pg_sys::MyProc).databaseId.to_u32() } }
+}
+
+/// Whether this process may stop here: it holds no LWLock (each holds interrupts off) and is in
+/// no critical section (I5).
+pub fn may_stop() -> bool {
+    // SAFETY: plain counters of this process.
+    unsafe { pg_sys::InterruptHoldoffCount == 0 && pg_sys::CritSectionCount == 0 }
+}
+
+/// Whether an error here would take the server down.
+pub fn in_critical_section() -> bool {
+    // SAFETY: a plain counter of this process.
+    unsafe { pg_sys::CritSectionCount > 0 }
+}
+
+/// Whether this process replays WAL.
+pub fn in_recovery() -> bool {
+    // SAFETY: a plain flag of this process.
+    unsafe { pg_sys::InRecovery }
+}
+
+/// A process of a database.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    pub number: usize,
+    pub pid: i32,
+    pub wait_event: u32,
+}
+
+/// The most processes that there can be.
+pub fn max_processes() -> usize {
+    // SAFETY: set before shared memory is; our callers run later.
+    unsafe { (*pg_sys::ProcGlobal).allProcCount as usize }
+}
+
+/// The processes that work in `database`, but this one. Prepared transactions have no process.
+pub fn peers_in(database: u32) -> Vec<Peer> {
+    let mut peers = Vec::new();
+    for number in 0..max_processes() {
+        // SAFETY: the array lives as long as the server; the fields are read without a lock on
+        // purpose: who comes meanwhile is stopped when it opens its first relation.
+        let (pid, db, wait_event, me) = unsafe {
+            let proc = (*pg_sys::ProcGlobal).allProcs.add(number);
+            (
+                std::ptr::read_volatile(&raw const (*proc).pid),
+                std::ptr::read_volatile(&raw const (*proc).databaseId),
+                std::ptr::read_volatile(&raw const (*proc).wait_event_info),
+                proc == pg_sys::MyProc,
+            )
+        };
+        if pid != 0 && db.to_u32() == database && !me {
+            peers.push(Peer { number, pid, wait_event });
+        }
+    }
+    peers
+}
