@@ -52,7 +52,11 @@ pub struct Held(*mut pg_sys::LWLock);
 /// Takes the lock, waiting for it. No interrupt is served until it is released.
 pub fn hold(which: Which, exclusive: bool) -> Held {
     let lock = pointer(which);
-    let mode = if exclusive { pg_sys::LWLockMode::LW_EXCLUSIVE } else { pg_sys::LWLockMode::LW_SHARED };
+    let mode = if exclusive {
+        pg_sys::LWLockMode::LW_EXCLUSIVE
+    } else {
+        pg_sys::LWLockMode::LW_SHARED
+    };
     // SAFETY: a lock of ours in shared memory.
     unsafe { pg_sys::LWLockAcquire(lock, mode) };
     Held(lock)

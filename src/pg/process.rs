@@ -11,7 +11,13 @@ pub fn my_number() -> Option<usize> {
 /// The database that this process works in; 0 for none.
 pub fn my_database() -> u32 {
     // SAFETY: as above.
-    unsafe { if pg_sys::MyProc.is_null() { 0 } else { (*pg_sys::MyProc).databaseId.to_u32() } }
+    unsafe {
+        if pg_sys::MyProc.is_null() {
+            0
+        } else {
+            (*pg_sys::MyProc).databaseId.to_u32()
+        }
+    }
 }
 
 /// Whether this process may stop here: it holds no LWLock (each holds interrupts off) and is in
@@ -63,7 +69,11 @@ pub fn peers_in(database: u32) -> Vec<Peer> {
             )
         };
         if pid != 0 && db.to_u32() == database && !me {
-            peers.push(Peer { number, pid, wait_event });
+            peers.push(Peer {
+                number,
+                pid,
+                wait_event,
+            });
         }
     }
     peers

@@ -6,6 +6,7 @@
 pub mod cache;
 pub mod engine;
 pub mod format;
+pub mod names;
 pub mod settle;
 pub mod topology;
 pub mod types;

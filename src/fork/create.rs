@@ -1,0 +1,116 @@
+//! `fork_create`: everything in the caller's transaction, nothing that grows with the database (D11).
+#![allow(unsafe_code)] // calls into xact.c and utility.c
+
+use crate::fork::{catalog, cut, files, pending};
+use crate::guc;
+use crate::shmem::registry::{self, ForkState, Slot, Use};
+use pg_fork_core::names;
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+use std::fs;
+use std::io;
+
+/// Forks the database. Returns the fork's name.
+pub fn create(source: &str, fork: Option<&str>) -> String {
+    // SAFETY: raise an error in a read-only transaction, in recovery, in a parallel worker.
+    unsafe {
+        pg_sys::PreventCommandIfReadOnly(c"fork_create()".as_ptr());
+        pg_sys::PreventCommandIfParallelMode(c"fork_create()".as_ptr());
+        pg_sys::PreventCommandDuringRecovery(c"fork_create()".as_ptr());
+    }
+    let source = catalog::find_source(source);
+    let oid = catalog::new_oid();
+    let name = reserve(&source, oid, fork);
+    // From here on the transaction's end takes care of the fork, however it ends.
+    pending::on_commit_create(oid);
+    catalog::hold_frozen_ids(source.oid);
+    let taken = cut::take_or_share(&source, oid);
+    if let Err(error) = make_files(&source, oid, &taken.layer) {
+        catalog::io_error("could not create the fork's files", &error);
+    }
+    catalog::insert_row(&source, oid, &name);
+    name
+}
+
+/// Takes a slot and a name. Raises 53400 if there are too many forks, 42P04 if the name is taken.
+fn reserve(source: &catalog::Source, oid: u32, wanted: Option<&str>) -> String {
+    let mut slot = Slot::empty();
+    slot.used = Use::Fork;
+    slot.state = ForkState::Creating;
+    slot.space = registry::new_space();
+    (slot.oid, slot.source, slot.tablespace) = (oid, source.oid, source.tablespace);
+    let mut number = 1;
+    loop {
+        let name = match wanted {
+            Some(name) => name.to_string(),
+            None => names::default_name(&source.name, number),
+        };
+        if catalog::database_oid(&name).is_some() {
+            if wanted.is_some() {
+                taken(&name);
+            }
+            number += 1;
+            continue;
+        }
+        slot.set_name(&name);
+        let placed = registry::change(|slots| {
+            let forks = slots.iter().filter(|slot| slot.used == Use::Fork);
+            if forks
+                .clone()
+                .any(|slot| slot.state == ForkState::Creating && slot.name() == name)
+            {
+                return None;
+            }
+            if forks
+                .filter(|slot| slot.state != ForkState::Dropping)
+                .count()
+                >= guc::MAX_FORKS.get() as usize
+            {
+                return Some(false);
+            }
+            Some(registry::insert(slots, slot))
+        });
+        match placed {
+            Some(true) => return name,
+            Some(false) => catalog::too_many(),
+            // Another transaction is about to commit a fork of that name.
+            None if wanted.is_some() => taken(&name),
+            None => number += 1,
+        }
+    }
+}
+
+fn taken(name: &str) -> ! {
+    ereport!(
+        ERROR,
+        PgSqlErrorCode::ERRCODE_DUPLICATE_DATABASE,
+        format!("database \"{name}\" already exists")
+    );
+}
+
+/// The fork's folder, and the few files that a database needs before its first relation.
+fn make_files(source: &catalog::Source, oid: u32, layer: &Slot) -> io::Result<()> {
+    let spc = source.tablespace;
+    files::ensure_dir(oid, files::DEFAULT_TABLESPACE)?;
+    files::ensure_dir(oid, spc)?;
+    files::ensure_version_file(spc)?;
+    files::link_version(oid, spc)?;
+    let from = files::real_dir(layer.oid, files::DEFAULT_TABLESPACE);
+    let to = files::real_dir(oid, spc);
+    files::write_durably(
+        &to.join("pg_filenode.map"),
+        &fs::read(from.join("pg_filenode.map"))?,
+    )?;
+    let _ = fs::hard_link(from.join("pg_internal.init"), to.join("pg_internal.init"));
+    let slot = registry::read(|slots| {
+        slots
+            .iter()
+            .find(|slot| slot.used == Use::Fork && slot.oid == oid)
+            .copied()
+    });
+    // Last: a folder without this file is a creation cut short.
+    files::write_meta(&registry::meta_of(&slot.ok_or(io::ErrorKind::NotFound)?))?;
+    files::sync_dir(&to)?;
+    files::sync_dir(files::ROOT.as_ref())?;
+    files::sync_dir(&files::tablespace_dir(spc))
+}

@@ -1,0 +1,342 @@
+//! The cut (D4): stops the source's backends for about a millisecond where none of them is in the
+//! middle of changing a page, and notes what the database is at that instant.
+#![allow(unsafe_code)] // calls into procarray.c, procsignal.c, lock.c
+
+use crate::fork::{capture, catalog, files};
+use crate::guc;
+use crate::pg::lwlock::{hold, Held, Which};
+use crate::pg::process::{self, Peer};
+use crate::shmem::registry::{self, Slot, Use};
+use crate::shmem::{self, stats};
+use crate::smgr::handles;
+use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use std::fs;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// What a fork needs to know of its cut.
+pub struct Taken {
+    pub layer: Slot,
+}
+
+/// Makes the database whose backends stop known, and takes that back however this ends.
+struct Published(#[expect(dead_code, reason = "released last")] Held);
+
+impl Published {
+    fn new(db: u32) -> Self {
+        let held = hold(Which::Cut, true);
+        if let Some(shared) = shmem::shared() {
+            shared.cut_db.store(db, Ordering::SeqCst);
+        }
+        // SAFETY: signals every process; each absorbs it at its next CHECK_FOR_INTERRUPTS.
+        unsafe {
+            pg_sys::EmitProcSignalBarrier(
+                pg_sys::ProcSignalBarrierType::PROCSIGNAL_BARRIER_SMGRRELEASE,
+            )
+        };
+        Published(held)
+    }
+}
+
+impl Drop for Published {
+    fn drop(&mut self) {
+        if let Some(shared) = shmem::shared() {
+            shared.cut_db.store(0, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Serialises cuts. A heavyweight lock, because who waits for an LWLock absorbs no barrier.
+struct Serial(pg_sys::LOCKTAG);
+
+impl Serial {
+    fn new() -> Self {
+        let tag = pg_sys::LOCKTAG {
+            locktag_field1: 0,
+            locktag_field2: 0x7067_666B,
+            locktag_field3: 0,
+            locktag_field4: 0,
+            locktag_type: pg_sys::LockTagType::LOCKTAG_USERLOCK as u8,
+            locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+        };
+        // SAFETY: a whole tag; released by us, or by the transaction's end.
+        unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, false) };
+        Serial(tag)
+    }
+
+    fn release(self) {
+        // SAFETY: taken in `new`.
+        unsafe { pg_sys::LockRelease(&self.0, pg_sys::ExclusiveLock as i32, false) };
+    }
+}
+
+/// Cuts the source for the fork, or shares a cut that began after this call did.
+///
+/// Raises 55P03 (`lock_not_available`) when the source's backends did not stop in time.
+pub fn take_or_share(source: &catalog::Source, fork: u32) -> Taken {
+    let Some(shared) = shmem::shared() else {
+        unreachable!("checked by the caller")
+    };
+    let asked = shared.next_seq.load(Ordering::SeqCst);
+    let serial = Serial::new();
+    let joined = registry::change(|slots| {
+        let newest = slots
+            .iter_mut()
+            .filter(|slot| slot.used == Use::Layer && slot.source == source.oid)
+            .max_by_key(|slot| slot.seq)
+            .filter(|slot| slot.seq > asked)?;
+        newest.forks += 1;
+        let layer = *newest;
+        join(slots, fork, &layer);
+        Some(layer)
+    });
+    let layer = match joined {
+        Some(layer) => {
+            stats::count(|stats| &stats.cuts_shared);
+            layer
+        }
+        None => cut(source, fork),
+    };
+    serial.release();
+    Taken { layer }
+}
+
+fn join(slots: &mut [Slot], fork: u32, layer: &Slot) {
+    if let Some(slot) = registry::find(slots, fork) {
+        slot.layer = layer.oid;
+        slot.seq = layer.seq;
+        slot.cut_lsn = layer.cut_lsn;
+        slot.cut_time = layer.cut_time;
+    }
+}
+
+/// Who is not stopped and could be changing a page. Someone blocked in a send to its client, or
+/// waiting for a standby, cannot.
+fn moving(db: u32) -> Vec<Peer> {
+    let mut peers = process::peers_in(db);
+    peers.retain(|peer| {
+        let stopped =
+            shmem::stopped_flag(peer.number).is_some_and(|flag| flag.load(Ordering::SeqCst));
+        let harmless = peer.wait_event == pg_sys::WaitEventClient::WAIT_EVENT_CLIENT_WRITE
+            || peer.wait_event == pg_sys::WaitEventIPC::WAIT_EVENT_SYNC_REP;
+        !stopped && !harmless
+    });
+    peers
+}
+
+fn cut(source: &catalog::Source, fork: u32) -> Slot {
+    let deadline = Instant::now() + Duration::from_millis(guc::CUT_TIMEOUT.get() as u64);
+    let max_pause = Duration::from_millis(guc::MAX_PAUSE.get() as u64);
+    let oid = catalog::new_oid();
+    if let Err(error) = files::ensure_dir(oid, files::DEFAULT_TABLESPACE) {
+        catalog::io_error("could not create a directory for the cut", &error);
+    }
+    // Short windows at first: while one backend does not answer, the others wait.
+    let mut window = Duration::from_millis(5);
+    let mut first = true;
+    loop {
+        if !first {
+            stats::count(|stats| &stats.cut_retries);
+        }
+        first = false;
+        // SAFETY: writes the source's dirty buffers out, without stopping anyone.
+        unsafe { pg_sys::FlushDatabaseBuffers(source.oid.into()) };
+        match attempt(
+            source,
+            fork,
+            oid,
+            window.min(deadline.saturating_duration_since(Instant::now())),
+            max_pause,
+        ) {
+            Ok(layer) => return layer,
+            Err(failure) => {
+                // What was captured is of no use: start with an empty layer.
+                catalog::forget_files(oid);
+                files::remove(oid, false);
+                handles::forget_all();
+                if let Failed::Io(error) = &failure {
+                    files::remove(oid, true);
+                    catalog::io_error("could not write the cut's pages", error);
+                }
+                if Instant::now() >= deadline {
+                    files::remove(oid, true);
+                    stats::count(|stats| &stats.cut_timeouts);
+                    give_up(&failure);
+                }
+            }
+        }
+        window = (window * 2).min(Duration::from_millis(100));
+        pgrx::check_for_interrupts!();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+enum Failed {
+    NotStopped(Vec<Peer>),
+    TooLong,
+    Io(std::io::Error),
+}
+
+fn give_up(failure: &Failed) -> ! {
+    let (message, detail) = match failure {
+        Failed::NotStopped(peers) => {
+            let pids: Vec<String> = peers.iter().map(|peer| peer.pid.to_string()).collect();
+            (
+                "could not stop the source's backends within pg_fork.cut_timeout",
+                format!("These processes did not answer: {}.", pids.join(", ")),
+            )
+        }
+        _ => (
+            "could not take a cut within pg_fork.cut_timeout",
+            "The source writes more pages than a pause of pg_fork.max_pause can capture."
+                .to_string(),
+        ),
+    };
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+        message,
+        "fork_create",
+    )
+    .set_detail(detail)
+    .set_hint("Try again, or set pg_fork.cut_timeout or pg_fork.max_pause higher.")
+    .report(PgLogLevel::ERROR);
+    unreachable!()
+}
+
+/// One try: stops everyone for at most `window`, then holds them for at most `max_pause`.
+fn attempt(
+    source: &catalog::Source,
+    fork: u32,
+    oid: u32,
+    window: Duration,
+    max_pause: Duration,
+) -> Result<Slot, Failed> {
+    let published = Published::new(source.oid);
+    let began = Instant::now();
+    loop {
+        let peers = moving(source.oid);
+        if peers.is_empty() {
+            break;
+        }
+        if began.elapsed() > window {
+            return Err(Failed::NotStopped(peers));
+        }
+        std::thread::sleep(Duration::from_micros(50));
+    }
+    let stopped = Instant::now();
+    let until = stopped + max_pause;
+    let dirty = capture::dirty_pages(source.oid, until).ok_or(Failed::TooLong)?;
+    // A page takes some 20 µs.
+    if Duration::from_micros(20) * dirty.len() as u32 > max_pause {
+        return Err(Failed::TooLong);
+    }
+    let space = registry::new_space();
+    capture::capture(source.oid, oid, space, &dirty).map_err(|error| match error {
+        pg_fork_core::engine::EngineError::Host(error) => Failed::Io(error),
+        other => Failed::Io(std::io::Error::other(format!("{other:?}"))),
+    })?;
+    let mut layer = Slot::empty();
+    layer.used = Use::Layer;
+    layer.forks = 1;
+    (layer.oid, layer.source, layer.space, layer.tablespace) =
+        (oid, source.oid, space, source.tablespace);
+    // SAFETY: plain reads of the server's state.
+    unsafe {
+        layer.cut_lsn = pg_sys::GetXLogInsertRecPtr();
+        layer.cut_time = pg_sys::GetCurrentTimestamp();
+        layer.oldest_multi = pg_sys::GetOldestMultiXactId().into_inner();
+    }
+    let (in_flight, next_xid) = in_flight();
+    (layer.in_flight, layer.next_xid) = (in_flight.len() as u32, next_xid);
+    let dir = files::db_dir(source.oid, source.tablespace);
+    let keep = files::real_dir(oid, files::DEFAULT_TABLESPACE);
+    fs::copy(dir.join("pg_filenode.map"), keep.join("pg_filenode.map")).map_err(Failed::Io)?;
+    // It is replaced by rename, never changed in place (relcache.c, write_relcache_init_file). On
+    // another filesystem, or when there is none, the fork's first session makes its own.
+    let _ = fs::hard_link(dir.join("pg_internal.init"), keep.join("pg_internal.init"));
+    if stopped.elapsed() > max_pause {
+        return Err(Failed::TooLong);
+    }
+    if let Some(shared) = shmem::shared() {
+        layer.seq = shared.next_seq.fetch_add(1, Ordering::SeqCst) + 1;
+    }
+    let inserted = registry::change(|slots| {
+        let inserted = registry::insert(slots, layer);
+        if inserted {
+            join(slots, fork, &layer);
+        }
+        inserted
+    });
+    if !inserted {
+        drop(published);
+        files::remove(oid, true);
+        catalog::too_many();
+    }
+    // Who could not answer must not have moved until now: from here on its changes come after the cut.
+    let peers = moving(source.oid);
+    if !peers.is_empty() {
+        registry::change(|slots| {
+            join(slots, fork, &Slot::empty());
+            if let Some(slot) = registry::find(slots, oid) {
+                *slot = Slot::empty();
+            }
+        });
+        return Err(Failed::NotStopped(peers));
+    }
+    let pause = stopped.elapsed();
+    drop(published);
+    stats::count(|stats| &stats.cuts);
+    stats::pause(pause.as_micros() as u64);
+    // The fork is not to be seen before its transaction commits, so this need not be in the pause.
+    let mut meta = registry::meta_of(&layer);
+    meta.in_flight = in_flight;
+    files::write_meta(&meta).map_err(|error| {
+        registry::change(|slots| {
+            join(slots, fork, &Slot::empty());
+            if let Some(slot) = registry::find(slots, oid) {
+                *slot = Slot::empty();
+            }
+        });
+        Failed::Io(error)
+    })?;
+    Ok(layer)
+}
+
+/// The transactions in flight in the whole server, subtransactions and prepared ones included, and
+/// the next xid (procarray.c, `GetRunningTransactionData`).
+fn in_flight() -> (Vec<u32>, u32) {
+    // SAFETY: the function returns with both locks held, for the caller to release; its result is a
+    // static that only this process writes.
+    let (mut xids, next, oldest, overflowed) = unsafe {
+        let running = pg_sys::GetRunningTransactionData();
+        let count = ((*running).xcnt + (*running).subxcnt) as usize;
+        let xids: Vec<u32> = (0..count)
+            .map(|n| (*(*running).xids.add(n)).into_inner())
+            .collect();
+        pg_sys::LWLockRelease(&raw mut (*pg_sys::MainLWLockArray.add(4)).lock); // ProcArrayLock
+        pg_sys::LWLockRelease(&raw mut (*pg_sys::MainLWLockArray.add(3)).lock); // XidGenLock
+        let overflowed = (*running).subxid_status != pg_sys::subxids_array_status::SUBXIDS_IN_ARRAY;
+        (
+            xids,
+            (*running).nextXid.into_inner(),
+            (*running).oldestRunningXid.into_inner(),
+            overflowed,
+        )
+    };
+    if overflowed {
+        // D6: some subtransactions are not listed; all that is not marked committed now counts.
+        let mut xid = oldest;
+        while xid != next {
+            let mut lsn = 0;
+            // SAFETY: reads the commit log; nothing from the oldest running xid on is truncated.
+            let status = unsafe { pg_sys::TransactionIdGetStatus(xid.into(), &mut lsn) };
+            if status != pg_sys::TRANSACTION_STATUS_COMMITTED as i32 {
+                xids.push(xid);
+            }
+            xid = xid.wrapping_add(1).max(3);
+        }
+    }
+    (xids, next)
+}

@@ -1,0 +1,122 @@
+//! `fork_drop`, and `DROP DATABASE` of a fork: rows now, files later, no checkpoint (D12).
+#![allow(unsafe_code)] // calls into procarray.c
+
+use crate::fork::{catalog, pending};
+use crate::shmem::registry::{self, ForkInfo};
+use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+fn report(code: PgSqlErrorCode, message: String, detail: Option<String>, hint: Option<&str>) -> ! {
+    let mut error = ErrorReport::new(code, message, "fork_drop");
+    if let Some(detail) = detail {
+        error = error.set_detail(detail);
+    }
+    if let Some(hint) = hint {
+        error = error.set_hint(hint);
+    }
+    error.report(PgLogLevel::ERROR);
+    unreachable!()
+}
+
+/// The names of forks, for a message.
+pub fn names_of(forks: &[ForkInfo]) -> String {
+    let name =
+        |fork: &ForkInfo| catalog::database_name(fork.slot.oid).unwrap_or_else(|| fork.slot.name());
+    forks.iter().map(name).collect::<Vec<_>>().join(", ")
+}
+
+/// Drops the fork of that name when the transaction commits.
+///
+/// Raises 3D000 (no such database, unless `missing_ok`), 42809 (not a fork), 42501 (neither owner
+/// nor superuser), 55006 (in use, or this session is in it), 2BP01 (it has forks of its own).
+pub fn drop_fork(name: &str, force: bool, missing_ok: bool) -> bool {
+    let Some(oid) = catalog::database_oid(name) else {
+        let message = format!("database \"{name}\" does not exist");
+        if missing_ok {
+            ereport!(
+                NOTICE,
+                PgSqlErrorCode::ERRCODE_INVALID_CATALOG_NAME,
+                format!("{message}, skipping")
+            );
+            return false;
+        }
+        report(
+            PgSqlErrorCode::ERRCODE_INVALID_CATALOG_NAME,
+            message,
+            None,
+            None,
+        );
+    };
+    if registry::fork_by_oid(oid).is_none() || pending::dropped_here(oid) {
+        report(
+            PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            format!("database \"{name}\" is not a fork"),
+            None,
+            Some("Use DROP DATABASE for a database of its own."),
+        );
+    }
+    if !catalog::owns(oid) {
+        let message = format!("must be owner of database {name}");
+        report(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            message,
+            None,
+            None,
+        );
+    }
+    // SAFETY: plain reads of this process's state.
+    if unsafe { pg_sys::MyDatabaseId }.to_u32() == oid {
+        let message = "cannot drop the fork that this session is in".to_string();
+        report(PgSqlErrorCode::ERRCODE_OBJECT_IN_USE, message, None, None);
+    }
+    catalog::lock_for_drop(oid);
+    if catalog::database_oid(name) != Some(oid) {
+        let message = format!("database \"{name}\" was dropped or renamed meanwhile");
+        report(
+            PgSqlErrorCode::ERRCODE_INVALID_CATALOG_NAME,
+            message,
+            None,
+            None,
+        );
+    }
+    let own: Vec<ForkInfo> = registry::forks_of(oid)
+        .into_iter()
+        .filter(|fork| !pending::dropped_here(fork.slot.oid))
+        .collect();
+    if !own.is_empty() {
+        report(
+            PgSqlErrorCode::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
+            format!("cannot drop fork \"{name}\" because it has forks of its own"),
+            Some(format!("Its forks: {}.", names_of(&own))),
+            Some("Drop them first."),
+        );
+    }
+    end_sessions(oid, name, force);
+    catalog::remove_row(oid);
+    pending::on_commit_drop(oid);
+    true
+}
+
+/// Ends the fork's sessions if `force`, else raises 55006 if there are any.
+fn end_sessions(oid: u32, name: &str, force: bool) {
+    let (mut sessions, mut prepared) = (0, 0);
+    // SAFETY: raises an error where the caller may not end a session; then waits up to 5 s for
+    // sessions to go (procarray.c, TerminateOtherDBBackends and CountOtherDBBackends).
+    let used = unsafe {
+        if force {
+            pg_sys::TerminateOtherDBBackends(oid.into());
+        }
+        pg_sys::CountOtherDBBackends(oid.into(), &mut sessions, &mut prepared)
+    };
+    if used {
+        report(
+            PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+            format!("fork \"{name}\" is being accessed by other users"),
+            Some(format!(
+                "{sessions} session(s) and {prepared} prepared transaction(s) are using it."
+            )),
+            (!force).then_some("Call fork_drop with force => true to end them."),
+        );
+    }
+}

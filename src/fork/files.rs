@@ -1,0 +1,243 @@
+//! The directories of forks and layers, and the `meta` file in each (D10).
+//!
+//! All paths are relative to the data directory, which every server process works in.
+
+use pg_fork_core::format::meta::Meta;
+use pg_fork_core::types::{RelFork, HANDED};
+use pgrx::pg_sys;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{symlink, DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The folder of all that is ours. Base backups skip names with this beginning (basebackup.c,
+/// `sendDir`, `PG_TEMP_FILE_PREFIX`).
+pub const ROOT: &str = "pgsql_tmp_pg_fork";
+/// The tablespace `pg_default`.
+pub const DEFAULT_TABLESPACE: u32 = 1663;
+/// The link target of a fork's `PG_VERSION`. `RemovePgTempFiles` (fd.c) removes it at each start of
+/// a server, with the library or without, and only the library puts it back.
+pub const VERSION_FILE: &str = "base/pgsql_tmp/pgsql_tmp_pg_fork_PG_VERSION";
+
+/// The segment number that stands for the page map file.
+pub const MAP_SEGMENT: u32 = 2_147_483_647;
+/// What is added to the segment numbers of handed-over files.
+pub const HANDED_SEGMENT: u32 = 1 << 30;
+
+/// Blocks in a segment (`RELSEG_SIZE`).
+pub const SEGMENT_BLOCKS: u32 = pg_sys::RELSEG_SIZE;
+
+/// Where databases lie in a tablespace.
+pub fn tablespace_dir(spc: u32) -> PathBuf {
+    if spc == DEFAULT_TABLESPACE {
+        "base".into()
+    } else {
+        format!("pg_tblspc/{spc}/PG_15_{}", pg_sys::CATALOG_VERSION_NO).into()
+    }
+}
+
+/// The folder of a database, fork or layer in a tablespace (`GetDatabasePath`).
+pub fn db_dir(oid: u32, spc: u32) -> PathBuf {
+    tablespace_dir(spc).join(oid.to_string())
+}
+
+/// The real folder behind a fork's or layer's link, in a tablespace.
+pub fn real_dir(oid: u32, spc: u32) -> PathBuf {
+    let root = if spc == DEFAULT_TABLESPACE {
+        PathBuf::from(ROOT)
+    } else {
+        tablespace_dir(spc).join(ROOT)
+    };
+    root.join(oid.to_string())
+}
+
+/// A segment number with which md's file tags reach the file.
+pub fn segment_number(rel: RelFork, segment: u32) -> u32 {
+    match (rel.fork & HANDED != 0, segment) {
+        (false, segment) => segment,
+        (true, MAP_SEGMENT) => MAP_SEGMENT - 1,
+        (true, segment) => segment + HANDED_SEGMENT,
+    }
+}
+
+/// The path of a segment, or of the map file, of a relation (`GetRelationPath`, `_mdfd_segpath`).
+pub fn segment_path(oid: u32, rel: RelFork, segment: u32) -> PathBuf {
+    let suffix = ["", "_fsm", "_vm", "_init"][usize::from(rel.fork & 3)];
+    let mut name = format!("{}{suffix}", rel.rel);
+    let number = segment_number(rel, segment);
+    if number > 0 {
+        name.push_str(&format!(".{number}"));
+    }
+    db_dir(oid, rel.spc).join(name)
+}
+
+/// Makes the fork's or layer's folder in a tablespace, and the link to it. Made already: fine.
+pub fn ensure_dir(oid: u32, spc: u32) -> io::Result<()> {
+    let real = real_dir(oid, spc);
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&real)?;
+    let up = if spc == DEFAULT_TABLESPACE { "../" } else { "" };
+    match symlink(format!("{up}{ROOT}/{oid}"), db_dir(oid, spc)) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the file that forks' `PG_VERSION` points at, in the tablespace of the fork.
+pub fn ensure_version_file(spc: u32) -> io::Result<()> {
+    let path = tablespace_dir(spc)
+        .join("pgsql_tmp")
+        .join("pgsql_tmp_pg_fork_PG_VERSION");
+    if path.exists() {
+        return Ok(());
+    }
+    if let Some(dir) = path.parent() {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)?;
+    }
+    fs::write(path, "15\n")
+}
+
+/// Makes the link `PG_VERSION` in a fork's folder.
+pub fn link_version(oid: u32, spc: u32) -> io::Result<()> {
+    let up = if spc == DEFAULT_TABLESPACE {
+        "../../base"
+    } else {
+        "../.."
+    };
+    symlink(
+        format!("{up}/pgsql_tmp/pgsql_tmp_pg_fork_PG_VERSION"),
+        real_dir(oid, spc).join("PG_VERSION"),
+    )
+}
+
+/// Writes a file and makes it durable.
+pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Makes a folder's entries durable.
+pub fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Writes the `meta` file: a new one, made durable, then renamed over the old.
+pub fn write_meta(meta: &Meta) -> io::Result<()> {
+    let dir = real_dir(meta.oid, DEFAULT_TABLESPACE);
+    let new = dir.join("meta.new");
+    write_durably(&new, &meta.encode())?;
+    fs::rename(new, dir.join("meta"))?;
+    sync_dir(&dir)
+}
+
+/// Reads one `meta` file.
+pub fn read_meta(oid: u32) -> io::Result<Meta> {
+    let bytes = fs::read(real_dir(oid, DEFAULT_TABLESPACE).join("meta"))?;
+    Meta::decode(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Notes on disk that a fork is invalid, as well as can be.
+pub fn note_invalid(oid: u32, reason: &str) {
+    let noted = read_meta(oid).and_then(|mut meta| {
+        meta.state = pg_fork_core::format::meta::State::Invalid;
+        meta.reason = reason.into();
+        write_meta(&meta)
+    });
+    if let Err(error) = noted {
+        pgrx::log!("pg_fork: could not note that the fork with OID {oid} is invalid: {error}");
+    }
+}
+
+/// All readable `meta` files. A folder without one is a fork_create cut short: removed, and said so.
+pub fn read_metas() -> Vec<Meta> {
+    let mut metas = Vec::new();
+    for entry in fs::read_dir(ROOT).into_iter().flatten().flatten() {
+        let Some(oid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        match read_meta(oid) {
+            Ok(meta) if meta.oid == oid => metas.push(meta),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                pgrx::log!("pg_fork: removing {ROOT}/{oid}: its creation was cut short");
+                remove(oid, true);
+            }
+            Ok(_) => pgrx::log!("pg_fork: {ROOT}/{oid}/meta is of another fork; left alone"),
+            Err(error) => pgrx::log!("pg_fork: {ROOT}/{oid}/meta: {error}; left alone"),
+        }
+    }
+    metas
+}
+
+/// The tablespaces there are.
+pub fn tablespaces() -> Vec<u32> {
+    let links = fs::read_dir("pg_tblspc").into_iter().flatten().flatten();
+    let others = links.filter_map(|entry| {
+        entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+    });
+    std::iter::once(DEFAULT_TABLESPACE).chain(others).collect()
+}
+
+/// Removes a fork's or layer's files in all tablespaces; with `meta`, the folder and links too.
+pub fn remove(oid: u32, meta: bool) {
+    for spc in tablespaces() {
+        let real = real_dir(oid, spc);
+        for entry in fs::read_dir(&real).into_iter().flatten().flatten() {
+            if meta || entry.file_name() != "meta" {
+                log_failure(fs::remove_file(entry.path()), &entry.path());
+            }
+        }
+        if meta {
+            // The links first, because a folder without its link is found again at the next start.
+            for path in [db_dir(oid, spc), real] {
+                let gone = match fs::symlink_metadata(&path) {
+                    Ok(found) if found.is_symlink() => fs::remove_file(&path),
+                    Ok(_) => fs::remove_dir(&path),
+                    Err(_) => Ok(()),
+                };
+                log_failure(gone, &path);
+            }
+        }
+    }
+}
+
+fn log_failure(result: io::Result<()>, path: &Path) {
+    if let Err(error) = result {
+        if error.kind() != io::ErrorKind::NotFound {
+            pgrx::log!("pg_fork: could not remove {}: {error}", path.display());
+        }
+    }
+}
+
+/// Bytes of storage that a fork or layer takes, in all tablespaces.
+pub fn storage(oid: u32) -> i64 {
+    tablespaces()
+        .into_iter()
+        .flat_map(|spc| {
+            fs::read_dir(real_dir(oid, spc))
+                .into_iter()
+                .flatten()
+                .flatten()
+        })
+        .filter_map(|entry| entry.metadata().ok())
+        .filter(|found| found.is_file())
+        .map(|found| found.blocks() as i64 * 512)
+        .sum()
+}

@@ -1,0 +1,9 @@
+//! A fork's life: the cut, its creation, its drop, and the files and catalog rows of it.
+
+pub mod capture;
+pub mod catalog;
+pub mod create;
+pub mod cut;
+pub mod drop;
+pub mod files;
+pub mod pending;

@@ -1,0 +1,154 @@
+//! What this transaction's end decides: forks made and dropped in it.
+#![allow(unsafe_code)] // registers callbacks that C calls
+
+use crate::shmem;
+use crate::shmem::registry::{self, ForkState, Use};
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+use std::cell::RefCell;
+use std::ffi::c_void;
+use std::sync::atomic::Ordering;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Create,
+    Drop,
+}
+
+struct Pending {
+    oid: u32,
+    action: Action,
+    subxact: u32,
+}
+
+thread_local! {
+    static PENDING: RefCell<Vec<Pending>> = const { RefCell::new(Vec::new()) };
+}
+
+/// From `_PG_init`: every process inherits the callbacks.
+pub fn register() {
+    // SAFETY: functions of the right type that live as long as the process.
+    unsafe {
+        pg_sys::RegisterXactCallback(Some(at_end), std::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(at_sub_end), std::ptr::null_mut());
+    }
+}
+
+fn push(oid: u32, action: Action) {
+    // SAFETY: a plain read of this transaction's state.
+    let subxact = unsafe { pg_sys::GetCurrentSubTransactionId() };
+    PENDING.with(|pending| {
+        pending.borrow_mut().push(Pending {
+            oid,
+            action,
+            subxact,
+        })
+    });
+}
+
+/// The fork is ready when this transaction commits, and gone when it does not.
+pub fn on_commit_create(oid: u32) {
+    push(oid, Action::Create);
+}
+
+/// The fork is gone when this transaction commits.
+pub fn on_commit_drop(oid: u32) {
+    push(oid, Action::Drop);
+}
+
+/// Whether this transaction has dropped the fork already.
+pub fn dropped_here(oid: u32) -> bool {
+    PENDING.with(|pending| {
+        pending
+            .borrow()
+            .iter()
+            .any(|p| p.oid == oid && p.action == Action::Drop)
+    })
+}
+
+/// Leaves the fork to the worker.
+pub fn abandon(oid: u32) {
+    registry::change(|slots| {
+        let Some(slot) = registry::find(slots, oid).filter(|slot| slot.used == Use::Fork) else {
+            return;
+        };
+        if slot.state == ForkState::Dropping {
+            return;
+        }
+        slot.state = ForkState::Dropping;
+        let layer = slot.layer;
+        if let Some(layer) = registry::find(slots, layer).filter(|slot| slot.used == Use::Layer) {
+            layer.forks = layer.forks.saturating_sub(1);
+        }
+    });
+    if let Some(shared) = shmem::shared() {
+        shared.cleanup.store(1, Ordering::SeqCst);
+        crate::worker::wake(shared);
+    }
+}
+
+fn settle(pending: Vec<Pending>, committed: bool) {
+    for Pending { oid, action, .. } in pending {
+        match (action, committed) {
+            (Action::Create, true) => registry::change(|slots| {
+                if let Some(slot) =
+                    registry::find(slots, oid).filter(|slot| slot.state == ForkState::Creating)
+                {
+                    slot.state = ForkState::Ready;
+                    slot.set_name("");
+                }
+            }),
+            (Action::Create, false) | (Action::Drop, true) => abandon(oid),
+            (Action::Drop, false) => {}
+        }
+    }
+}
+
+/// Runs in the backend. After the commit record is written no error may be raised.
+#[pg_guard]
+unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut c_void) {
+    use pg_sys::XactEvent::*;
+    if PENDING.with(|pending| pending.borrow().is_empty()) {
+        return;
+    }
+    match event {
+        XACT_EVENT_PRE_PREPARE => {
+            ereport!(
+                ERROR,
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                "cannot PREPARE a transaction that has created or dropped a fork"
+            );
+        }
+        XACT_EVENT_COMMIT => settle(PENDING.take(), true),
+        XACT_EVENT_ABORT => settle(PENDING.take(), false),
+        _ => {}
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn at_sub_end(
+    event: pg_sys::SubXactEvent::Type,
+    my: u32,
+    parent: u32,
+    _arg: *mut c_void,
+) {
+    use pg_sys::SubXactEvent::*;
+    match event {
+        SUBXACT_EVENT_COMMIT_SUB => PENDING.with(|pending| {
+            pending
+                .borrow_mut()
+                .iter_mut()
+                .filter(|p| p.subxact == my)
+                .for_each(|p| p.subxact = parent);
+        }),
+        SUBXACT_EVENT_ABORT_SUB => {
+            let undone = PENDING.with(|pending| {
+                let (undone, kept) = pending.take().into_iter().partition(|p| p.subxact == my);
+                *pending.borrow_mut() = kept;
+                undone
+            });
+            settle(undone, false);
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,56 @@
+//! The settings.
+
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+
+/// Forks that can exist at a time (restart needed).
+pub static MAX_FORKS: GucSetting<i32> = GucSetting::<i32>::new(1000);
+/// How long a cut tries to stop the source's backends, in milliseconds.
+pub static CUT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(500);
+/// How long a cut may hold them once they have stopped, in milliseconds.
+pub static MAX_PAUSE: GucSetting<i32> = GucSetting::<i32>::new(10);
+/// The page-map cache, in kilobytes (restart needed).
+pub static PAGE_MAP_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(64 * 1024);
+
+/// From `_PG_init`, in the postmaster.
+pub fn register() {
+    GucRegistry::define_int_guc(
+        c"pg_fork.max_forks",
+        c"Forks that can exist at a time.",
+        c"Sizes the registry in shared memory.",
+        &MAX_FORKS,
+        1,
+        100_000,
+        GucContext::Postmaster,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"pg_fork.cut_timeout",
+        c"How long fork_create tries to stop the source's backends.",
+        c"Past it, fork_create fails and names the processes that did not answer.",
+        &CUT_TIMEOUT,
+        1,
+        60_000,
+        GucContext::Userset,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"pg_fork.max_pause",
+        c"How long a cut may pause the source's backends once they have stopped.",
+        c"",
+        &MAX_PAUSE,
+        1,
+        10_000,
+        GucContext::Suset,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"pg_fork.page_map_memory",
+        c"Memory for the page maps' cache.",
+        c"The page map files hold all of it; what does not fit is read again.",
+        &PAGE_MAP_MEMORY,
+        256,
+        i32::MAX / 2,
+        GucContext::Postmaster,
+        GucFlags::UNIT_KB,
+    );
+}

@@ -1,0 +1,5 @@
+//! What goes past the storage manager (DESIGN.md, section 5).
+
+pub mod sizes;
+pub mod sync;
+pub mod utility;

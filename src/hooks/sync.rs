@@ -1,0 +1,60 @@
+//! Keeps a failing fsync of a fork's file from failing the checkpoint (D14).
+//!
+//! The checkpointer syncs files through a table of its own (sync.c, `syncsw[]`), past `smgrsw[]`.
+//! Its entry for md calls `mdsyncfiletag`, which ours calls in turn.
+#![allow(unsafe_code)] // C calls it
+
+use crate::fork::files;
+use crate::shmem::registry::{self, Role};
+use pgrx::pg_guard;
+use pgrx::pg_sys::FileTag;
+use std::ffi::{c_char, c_int};
+
+extern "C-unwind" {
+    pub fn mdsyncfiletag(ftag: *const FileTag, path: *mut c_char) -> c_int;
+    pub fn mdunlinkfiletag(ftag: *const FileTag, path: *mut c_char) -> c_int;
+    pub fn mdfiletagmatches(ftag: *const FileTag, candidate: *const FileTag) -> bool;
+}
+
+/// Runs in the checkpointer; in recovery also in the startup process. 0: synced, or nobody's loss.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn sync_file(ftag: *const FileTag, path: *mut c_char) -> c_int {
+    // SAFETY: sync.c's own arguments.
+    let (result, db, spc) = unsafe {
+        let node = &(*ftag).rnode;
+        (
+            mdsyncfiletag(ftag, path),
+            node.dbNode.to_u32(),
+            node.spcNode.to_u32(),
+        )
+    };
+    if result == 0 || db == 0 {
+        return result;
+    }
+    let error = std::io::Error::last_os_error();
+    let ours = match registry::role(db) {
+        Role::Tombstone | Role::Invalid(_) => true,
+        Role::Node(node) if node.origin.is_some() => {
+            registry::invalidate(db, &format!("could not sync a file: {error}"));
+            true
+        }
+        Role::Node(_) => false,
+        Role::Plain => match registry::layer_source(db) {
+            Some(source) => {
+                registry::invalidate_forks_of(
+                    source,
+                    &format!("could not sync a layer's file: {error}"),
+                );
+                true
+            }
+            // A layer or a fork whose folder is gone: a plain database always has one.
+            None => files::db_dir(db, spc).symlink_metadata().is_err(),
+        },
+    };
+    if ours {
+        return 0;
+    }
+    // SAFETY: what sync.c reads to tell what went wrong.
+    unsafe { *libc::__errno_location() = error.raw_os_error().unwrap_or(0) };
+    result
+}

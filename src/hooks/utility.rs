@@ -1,0 +1,172 @@
+//! Database commands that concern forks or their sources.
+#![allow(unsafe_code)] // a hook that C calls, and parse nodes
+
+use crate::fork::{catalog, drop};
+use crate::shmem::{any_live, registry};
+use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use std::ffi::{c_char, CStr};
+use std::sync::OnceLock;
+
+type Hook = pg_sys::ProcessUtility_hook_type;
+static PREVIOUS: OnceLock<Hook> = OnceLock::new();
+
+/// From `_PG_init`.
+pub fn register() {
+    // SAFETY: while preloading, in the postmaster.
+    unsafe {
+        let _ = PREVIOUS.set(pg_sys::ProcessUtility_hook);
+        pg_sys::ProcessUtility_hook = Some(process_utility);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn process_utility(
+    statement: *mut pg_sys::PlannedStmt,
+    query: *const c_char,
+    read_only: bool,
+    context: pg_sys::ProcessUtilityContext::Type,
+    params: pg_sys::ParamListInfo,
+    environment: *mut pg_sys::QueryEnvironment,
+    dest: *mut pg_sys::DestReceiver,
+    completion: *mut pg_sys::QueryCompletion,
+) {
+    // SAFETY: the arguments are the caller's, passed on unchanged.
+    unsafe {
+        if any_live() && intercept((*statement).utilityStmt, context) {
+            return;
+        }
+        let next = PREVIOUS.get().copied().flatten();
+        pg_sys::ffi::pg_guard_ffi_boundary(|| match next {
+            Some(next) => next(
+                statement,
+                query,
+                read_only,
+                context,
+                params,
+                environment,
+                dest,
+                completion,
+            ),
+            None => pg_sys::standard_ProcessUtility(
+                statement,
+                query,
+                read_only,
+                context,
+                params,
+                environment,
+                dest,
+                completion,
+            ),
+        });
+    }
+}
+
+unsafe fn text(value: *const c_char) -> String {
+    // SAFETY: a parse node's string.
+    unsafe { CStr::from_ptr(value) }
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// The string values of a list of `DefElem`.
+unsafe fn options(list: *mut pg_sys::List) -> Vec<(String, Option<String>)> {
+    // SAFETY: a parse node's list of DefElem nodes.
+    unsafe {
+        let list = pgrx::PgList::<pg_sys::DefElem>::from_pg(list);
+        let value = |element: *mut pg_sys::DefElem| {
+            if (*element).arg.is_null() {
+                return None;
+            }
+            Some(text(pg_sys::defGetString(element)))
+        };
+        list.iter_ptr()
+            .map(|element| (text((*element).defname), value(element)))
+            .collect()
+    }
+}
+
+fn refuse(code: PgSqlErrorCode, message: String, detail: String, hint: &str) {
+    ErrorReport::new(code, message, "pg_fork")
+        .set_detail(detail)
+        .set_hint(hint)
+        .report(PgLogLevel::ERROR);
+}
+
+/// Does the statement's work if it is ours to do; raises an error if it must not be done.
+unsafe fn intercept(node: *mut pg_sys::Node, context: pg_sys::ProcessUtilityContext::Type) -> bool {
+    // SAFETY: a parse node, cast to what its tag says.
+    unsafe {
+        match (*node).type_ {
+            pg_sys::NodeTag::T_DropdbStmt => {
+                let statement = &*node.cast::<pg_sys::DropdbStmt>();
+                let name = text(statement.dbname);
+                let Some(oid) = catalog::database_oid(&name) else {
+                    return false;
+                };
+                let forks = registry::forks_of(oid);
+                if registry::fork_by_oid(oid).is_some() {
+                    let top = context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL;
+                    pg_sys::PreventInTransactionBlock(top, c"DROP DATABASE".as_ptr());
+                    let force = options(statement.options)
+                        .iter()
+                        .any(|(name, _)| name == "force");
+                    drop::drop_fork(&name, force, statement.missing_ok);
+                    return true;
+                }
+                if !forks.is_empty() {
+                    refuse(
+                        PgSqlErrorCode::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
+                        format!("cannot drop database \"{name}\" because it has forks"),
+                        format!("Its forks: {}.", drop::names_of(&forks)),
+                        "Drop them with fork_drop first.",
+                    );
+                }
+            }
+            pg_sys::NodeTag::T_CreatedbStmt => {
+                let options = options((*node.cast::<pg_sys::CreatedbStmt>()).options);
+                let get = |wanted: &str| {
+                    options
+                        .iter()
+                        .find(|(name, _)| name == wanted)
+                        .and_then(|(_, v)| v.clone())
+                };
+                let (Some(template), Some(strategy)) = (get("template"), get("strategy")) else {
+                    return false;
+                };
+                let fork = catalog::database_oid(&template).and_then(registry::fork_by_oid);
+                if fork.is_some() && strategy.eq_ignore_ascii_case("file_copy") {
+                    refuse(
+                        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                        format!("cannot copy the files of fork \"{template}\""),
+                        "Most of a fork's blocks are not in its own files.".into(),
+                        "Use STRATEGY wal_log, which makes a full copy of its own.",
+                    );
+                }
+            }
+            pg_sys::NodeTag::T_AlterDatabaseStmt => {
+                let statement = &*node.cast::<pg_sys::AlterDatabaseStmt>();
+                let name = text(statement.dbname);
+                let Some(oid) = catalog::database_oid(&name) else {
+                    return false;
+                };
+                let moves = options(statement.options)
+                    .iter()
+                    .any(|(name, _)| name == "tablespace");
+                if moves
+                    && (registry::fork_by_oid(oid).is_some() || !registry::forks_of(oid).is_empty())
+                {
+                    refuse(
+                        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                        format!("cannot move database \"{name}\" to another tablespace"),
+                        "It is a fork, or has forks.".into(),
+                        "Drop the forks first.",
+                    );
+                }
+            }
+            _ => {}
+        }
+    }
+    false
+}

@@ -1,0 +1,140 @@
+//! The extension's shared memory: one region, laid out once, and the hooks that make it.
+//!
+//! Rust statics outlive a crash restart, and `_PG_init` is not run again then; the hooks
+//! are. So everything is found again through `SHARED` each time.
+#![allow(unsafe_code)] // the region is raw memory that all processes share
+
+pub mod pagemap;
+pub mod registry;
+pub mod stats;
+
+use crate::guc;
+use pg_fork_core::cache::PageMapCache;
+use pgrx::pg_sys;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+/// The fixed part of the region.
+#[repr(C)]
+pub struct Shared {
+    /// Forks, layers and tombstones. While it is 0 every hook is md's own function (I9).
+    pub live: AtomicU32,
+    pub next_space: AtomicU32,
+    /// Changes whenever a fork or a layer comes or goes.
+    pub generation: AtomicU64,
+    pub next_seq: AtomicU64,
+    /// The database that is being cut, or 0 (D4).
+    pub cut_db: AtomicU32,
+    /// Set while the worker is asked to clean up.
+    pub cleanup: AtomicU32,
+    pub worker_latch: AtomicPtr<pg_sys::Latch>,
+    pub stats: stats::Counters,
+}
+
+static SHARED: AtomicPtr<Shared> = AtomicPtr::new(std::ptr::null_mut());
+static SLOTS: AtomicPtr<registry::Slot> = AtomicPtr::new(std::ptr::null_mut());
+static STOPPED: AtomicPtr<AtomicBool> = AtomicPtr::new(std::ptr::null_mut());
+static MAP: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
+
+/// The region, if it is there: never in a process that runs before the startup hook did.
+pub fn shared() -> Option<&'static Shared> {
+    // SAFETY: set once in the startup hook, to memory that lives as long as the server.
+    unsafe { SHARED.load(Ordering::Relaxed).as_ref() }
+}
+
+/// Whether any fork, layer or tombstone exists.
+#[inline]
+pub fn any_live() -> bool {
+    shared().is_some_and(|shared| shared.live.load(Ordering::Relaxed) != 0)
+}
+
+/// How many slots the registry has: a fork takes one, its layer another.
+pub fn slot_count() -> usize {
+    guc::MAX_FORKS.get() as usize * 3
+}
+
+/// The registry's slots. Only under the registry's lock.
+pub(super) fn slots() -> *mut registry::Slot {
+    SLOTS.load(Ordering::Relaxed)
+}
+
+/// The flag that process `number` raises while it waits for a cut.
+pub fn stopped_flag(number: usize) -> Option<&'static AtomicBool> {
+    let flags = STOPPED.load(Ordering::Relaxed);
+    if flags.is_null() || number >= processes() {
+        return None;
+    }
+    // SAFETY: within the array, which lives as long as the server.
+    Some(unsafe { &*flags.add(number) })
+}
+
+/// The page-map cache.
+pub fn page_map() -> PageMapCache<'static> {
+    // SAFETY: the array was made with this many words and lives as long as the server.
+    PageMapCache::new(unsafe {
+        std::slice::from_raw_parts(MAP.load(Ordering::Relaxed), map_words())
+    })
+}
+
+fn map_words() -> usize {
+    (guc::PAGE_MAP_MEMORY.get() as usize * 1024 / 4).max(PageMapCache::min_words())
+}
+
+extern "C" {
+    /// twophase.c
+    static max_prepared_xacts: i32;
+}
+
+/// An upper bound of `ProcGlobal->allProcCount`, which is not known yet when memory is asked for.
+fn processes() -> usize {
+    // SAFETY: plain variables, set before shared memory is asked for.
+    unsafe { (pg_sys::MaxBackends + max_prepared_xacts) as usize + 64 }
+}
+
+fn size() -> usize {
+    size_of::<Shared>()
+        + slot_count() * size_of::<registry::Slot>()
+        + processes()
+        + map_words() * 4
+        + 1024
+}
+
+/// From `shmem_request_hook`, in the postmaster.
+pub fn request() {
+    // SAFETY: called in the phase in which requests are taken.
+    unsafe { pg_sys::RequestAddinShmemSpace(size()) };
+    crate::pg::lwlock::request();
+}
+
+/// From `shmem_startup_hook`: in the postmaster, at the start and after each crash of a backend.
+pub fn attach() {
+    crate::pg::lwlock::attach();
+    // SAFETY: ShmemInitStruct under its lock, as PostgreSQL's own users of it do; the pieces are
+    // carved from one allocation, each aligned to 64 bytes.
+    unsafe {
+        let lock = &raw mut (*pg_sys::MainLWLockArray.add(21)).lock; // AddinShmemInitLock
+        pg_sys::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE);
+        let mut found = false;
+        let base = pg_sys::ShmemInitStruct(c"pg_fork".as_ptr(), size(), &mut found).cast::<u8>();
+        if !found {
+            std::ptr::write_bytes(base, 0, size());
+        }
+        let mut at = 0usize;
+        let mut carve = |bytes: usize| {
+            at = at.next_multiple_of(64);
+            let piece = base.add(at);
+            at += bytes;
+            piece
+        };
+        SHARED.store(carve(size_of::<Shared>()).cast(), Ordering::Relaxed);
+        SLOTS.store(
+            carve(slot_count() * size_of::<registry::Slot>()).cast(),
+            Ordering::Relaxed,
+        );
+        STOPPED.store(carve(processes()).cast(), Ordering::Relaxed);
+        MAP.store(carve(map_words() * 4).cast(), Ordering::Relaxed);
+        pg_sys::LWLockRelease(lock);
+        if !found {
+            registry::load();
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Page maps: the cache in shared memory over the map files (D9).
+//!
+//! Every change is made under the exclusive lock of the key's partition, first in
+//! the file, then in the cache. So is the reading of a file into the cache. An entry is
+//! therefore never older than the file.
+
+use super::{page_map, stats};
+use crate::fork::files::MAP_SEGMENT;
+use crate::pg::lwlock::{hold, Held, Which};
+use crate::smgr::{handles, sync};
+use pg_fork_core::cache::{chunk_bit, set_chunk_bit, Key, Payload, CHUNK_BLOCKS, PAYLOAD_WORDS};
+use pg_fork_core::format::map;
+use pg_fork_core::types::{Block, MapState, RelFork, Space};
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// The cached header of a map that says nothing.
+const NOTHING: u32 = 8;
+
+fn pack(state: Option<MapState>) -> Payload {
+    let (kind, len) = match state {
+        Some(MapState::Untouched { len }) => (1, len),
+        Some(MapState::Private) => (2, 0),
+        Some(MapState::Own { inherited_len }) => (3, inherited_len),
+        Some(MapState::Gone) => (4, 0),
+        Some(MapState::Noted { len }) => (5, len),
+        Some(MapState::Absent) => (6, 0),
+        Some(MapState::HandedOver { len }) => (7, len),
+        None => (NOTHING, 0),
+    };
+    let mut payload = [0; PAYLOAD_WORDS];
+    (payload[0], payload[1]) = (kind, len);
+    payload
+}
+
+fn unpack(payload: &Payload) -> Option<MapState> {
+    let len = payload[1];
+    Some(match payload[0] {
+        1 => MapState::Untouched { len },
+        2 => MapState::Private,
+        3 => MapState::Own { inherited_len: len },
+        4 => MapState::Gone,
+        5 => MapState::Noted { len },
+        6 => MapState::Absent,
+        7 => MapState::HandedOver { len },
+        _ => return None,
+    })
+}
+
+fn lock(key: &Key) -> Held {
+    hold(Which::Partition(page_map().partition(key)), true)
+}
+
+/// Reads up to the buffer's length; the rest stays zero.
+fn read_at(oid: u32, rel: RelFork, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+    let Some(file) = handles::open(oid, rel, MAP_SEGMENT, false)? else {
+        return Ok(0);
+    };
+    let mut done = 0;
+    while done < bytes.len() {
+        match file.read_at(&mut bytes[done..], offset + done as u64)? {
+            0 => break,
+            n => done += n,
+        }
+    }
+    Ok(done)
+}
+
+fn write_at(oid: u32, rel: RelFork, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    let missing = || io::Error::from(io::ErrorKind::NotFound);
+    handles::open(oid, rel, MAP_SEGMENT, true)?
+        .ok_or_else(missing)?
+        .write_all_at(bytes, offset)?;
+    sync::register(oid, rel, MAP_SEGMENT)
+}
+
+fn read_state(oid: u32, rel: RelFork) -> io::Result<Option<MapState>> {
+    let mut bytes = [0; map::HEADER_SIZE];
+    if read_at(oid, rel, 0, &mut bytes)? == 0 {
+        return Ok(None);
+    }
+    map::decode(&bytes)
+        .map(Some)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// What the map says of the relation fork; `None`: nothing.
+pub fn state(oid: u32, space: Space, rel: RelFork) -> io::Result<Option<MapState>> {
+    let key = Key::header(space, rel);
+    if let Some(payload) = page_map().lookup(&key) {
+        stats::count(|stats| &stats.map_hits);
+        return Ok(unpack(&payload));
+    }
+    stats::count(|stats| &stats.map_misses);
+    let _held = lock(&key);
+    load_state(&key, oid, rel)
+}
+
+/// Under the lock: the state as cached, or from the file, then cached.
+fn load_state(key: &Key, oid: u32, rel: RelFork) -> io::Result<Option<MapState>> {
+    if let Some(payload) = page_map().lookup(key) {
+        return Ok(unpack(&payload));
+    }
+    let state = read_state(oid, rel)?;
+    page_map().put(key, &pack(state));
+    Ok(state)
+}
+
+/// Caches that the map says nothing, and what that comes to.
+pub fn remember_untouched(oid: u32, space: Space, rel: RelFork, state: MapState) -> io::Result<()> {
+    let key = Key::header(space, rel);
+    let _held = lock(&key);
+    if load_state(&key, oid, rel)?.is_none() {
+        page_map().put(&key, &pack(Some(state)));
+    }
+    Ok(())
+}
+
+/// Makes `new` the state, on disk and in the cache, if there is none yet or if `replace`.
+pub fn set_state(
+    oid: u32,
+    space: Space,
+    rel: RelFork,
+    new: MapState,
+    replace: bool,
+) -> io::Result<MapState> {
+    let key = Key::header(space, rel);
+    let _held = lock(&key);
+    let old = load_state(&key, oid, rel)?;
+    if let (Some(old), false) = (old, replace) {
+        if !matches!(old, MapState::Untouched { .. } | MapState::Private) {
+            return Ok(old);
+        }
+    }
+    if let Some(bytes) = map::encode(new) {
+        write_at(oid, rel, 0, &bytes)?;
+    }
+    page_map().put(&key, &pack(Some(new)));
+    Ok(new)
+}
+
+/// Forgets the state of a map whose file is gone or was put in place by a rename.
+pub fn forget_state(space: Space, rel: RelFork) {
+    let key = Key::header(space, rel);
+    let _held = lock(&key);
+    page_map().remove(&key);
+}
+
+fn load_chunk(key: &Key, oid: u32, rel: RelFork, block: Block) -> io::Result<Payload> {
+    if let Some(payload) = page_map().lookup(key) {
+        return Ok(payload);
+    }
+    let mut bytes = [0; PAYLOAD_WORDS * 4];
+    let first = block / CHUNK_BLOCKS * CHUNK_BLOCKS;
+    read_at(oid, rel, map::bit_offset(first), &mut bytes)?;
+    let mut payload = [0; PAYLOAD_WORDS];
+    for (word, from) in payload.iter_mut().zip(bytes.chunks_exact(4)) {
+        *word = u32::from_le_bytes([from[0], from[1], from[2], from[3]]);
+    }
+    page_map().put(key, &payload);
+    Ok(payload)
+}
+
+/// Whether the block's bit is set.
+pub fn bit(oid: u32, space: Space, rel: RelFork, block: Block) -> io::Result<bool> {
+    let key = Key::chunk_of(space, rel, block);
+    if let Some(payload) = page_map().lookup(&key) {
+        stats::count(|stats| &stats.map_hits);
+        return Ok(chunk_bit(&payload, block));
+    }
+    stats::count(|stats| &stats.map_misses);
+    let _held = lock(&key);
+    Ok(chunk_bit(&load_chunk(&key, oid, rel, block)?, block))
+}
+
+/// Sets the block's bit: first in the file, because the cache may forget it at once.
+pub fn set_bit(oid: u32, space: Space, rel: RelFork, block: Block) -> io::Result<()> {
+    let key = Key::chunk_of(space, rel, block);
+    let _held = lock(&key);
+    let mut payload = load_chunk(&key, oid, rel, block)?;
+    if chunk_bit(&payload, block) {
+        return Ok(());
+    }
+    set_chunk_bit(&mut payload, block);
+    let in_chunk = block % CHUNK_BLOCKS;
+    let word = payload[(in_chunk / 32) as usize].to_le_bytes();
+    let byte = word[(in_chunk % 32 / 8) as usize];
+    write_at(oid, rel, map::bit_offset(block), &[byte])?;
+    page_map().put(&key, &payload);
+    Ok(())
+}

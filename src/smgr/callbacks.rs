@@ -1,0 +1,91 @@
+//! The functions that `smgr.c` calls. They run in every process of the server.
+//!
+//! While there is no fork, layer or tombstone each is one load and md's own function (I9).
+//! Otherwise [`super::ops`] decides. An error may be raised where md may raise one.
+#![allow(unsafe_code)] // C calls these
+
+use crate::pg::md::{self, raw, FSmgr};
+use crate::shmem::any_live;
+use crate::smgr::{handles, ops, stop};
+use pgrx::pg_guard;
+use pgrx::pg_sys::panic::pgrx_extern_c_guard;
+use pgrx::pg_sys::{BlockNumber, ForkNumber, RelFileNodeBackend, SMgrRelation};
+use std::ffi::c_char;
+
+/// Our table.
+pub fn table() -> FSmgr {
+    FSmgr {
+        open: smgr_open,
+        close: smgr_close,
+        create: smgr_create,
+        exists: smgr_exists,
+        unlink: smgr_unlink,
+        extend: smgr_extend,
+        prefetch: smgr_prefetch,
+        read: smgr_read,
+        write: smgr_write,
+        writeback: smgr_writeback,
+        nblocks: smgr_nblocks,
+        truncate: smgr_truncate,
+        immedsync: smgr_immedsync,
+        ..md::stock()
+    }
+}
+
+/// Defines one callback: md's function while there is no fork, else the slow one.
+macro_rules! callback {
+    ($name:ident, $md:ident, $slow:ident, ($($arg:ident: $type:ty),*) $(-> $ret:ty)?) => {
+        unsafe extern "C-unwind" fn $name($($arg: $type),*) $(-> $ret)? {
+            // SAFETY: smgr.c's own arguments, passed on unchanged.
+            unsafe {
+                if any_live() { $slow($($arg),*) } else { raw::$md($($arg),*) }
+            }
+        }
+
+        unsafe extern "C-unwind" fn $slow($($arg: $type),*) $(-> $ret)? {
+            // SAFETY: as above; a panic becomes a PostgreSQL error here.
+            unsafe { pgrx_extern_c_guard(move || ops::$name($($arg),*)) }
+        }
+    };
+}
+
+callback!(smgr_create, mdcreate, slow_create, (reln: SMgrRelation, fork: ForkNumber::Type, redo: bool));
+callback!(smgr_exists, mdexists, slow_exists, (reln: SMgrRelation, fork: ForkNumber::Type) -> bool);
+callback!(smgr_unlink, mdunlink, slow_unlink, (rnode: RelFileNodeBackend, fork: ForkNumber::Type, redo: bool));
+callback!(smgr_extend, mdextend, slow_extend, (reln: SMgrRelation, fork: ForkNumber::Type, block: BlockNumber, buffer: *mut c_char, skip_fsync: bool));
+callback!(smgr_prefetch, mdprefetch, slow_prefetch, (reln: SMgrRelation, fork: ForkNumber::Type, block: BlockNumber) -> bool);
+callback!(smgr_read, mdread, slow_read, (reln: SMgrRelation, fork: ForkNumber::Type, block: BlockNumber, buffer: *mut c_char));
+callback!(smgr_write, mdwrite, slow_write, (reln: SMgrRelation, fork: ForkNumber::Type, block: BlockNumber, buffer: *mut c_char, skip_fsync: bool));
+callback!(smgr_writeback, mdwriteback, slow_writeback, (reln: SMgrRelation, fork: ForkNumber::Type, block: BlockNumber, blocks: BlockNumber));
+callback!(smgr_nblocks, mdnblocks, slow_nblocks, (reln: SMgrRelation, fork: ForkNumber::Type) -> BlockNumber);
+callback!(smgr_truncate, mdtruncate, slow_truncate, (reln: SMgrRelation, fork: ForkNumber::Type, old_blocks: BlockNumber, blocks: BlockNumber));
+callback!(smgr_immedsync, mdimmedsync, slow_immedsync, (reln: SMgrRelation, fork: ForkNumber::Type));
+
+/// Any process, when it first opens a relation. Keeps the sentinels, and stops for a cut.
+#[pg_guard]
+unsafe extern "C-unwind" fn smgr_open(reln: SMgrRelation) {
+    // SAFETY: smgr.c's own argument.
+    unsafe {
+        raw::mdopen(reln);
+        if stop::sentinel(&(*reln).smgr_rnode.node).is_some() {
+            return;
+        }
+    }
+    stop::keep_sentinels(None);
+    stop::stop_for_cut();
+}
+
+/// Any process, when it closes a relation or absorbs the barrier. Stops for a cut (D4).
+#[pg_guard]
+unsafe extern "C-unwind" fn smgr_close(reln: SMgrRelation, fork: ForkNumber::Type) {
+    // SAFETY: smgr.c's own arguments.
+    let sentinel = unsafe {
+        raw::mdclose(reln, fork);
+        stop::sentinel(&(*reln).smgr_rnode.node)
+    };
+    if sentinel.is_some() && fork == ForkNumber::MAIN_FORKNUM {
+        handles::forget_all();
+        stop::keep_sentinels(sentinel);
+        stop::stop_for_cut();
+    }
+}

@@ -1,0 +1,152 @@
+//! The engine's world in the server: page maps, files, the registry.
+//!
+//! Nothing here raises a PostgreSQL error: failures come back as `io::Error`, and the caller
+//! decides whom they hurt (D14).
+
+use crate::fork::files::{segment_path, MAP_SEGMENT, SEGMENT_BLOCKS};
+use crate::shmem::{pagemap, registry};
+use crate::smgr::{handles, settle, sync};
+use pg_fork_core::engine::{FileOf, Found, Host};
+use pg_fork_core::topology::{Layer, Node};
+use pg_fork_core::types::{Block, DbOid, MapState, Page, RelFork, Space, PAGE_SIZE};
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::rc::Rc;
+
+/// This process, as the engine's host.
+pub struct Server;
+
+impl Host for Server {
+    type Error = io::Error;
+
+    fn generation(&self) -> u64 {
+        registry::generation()
+    }
+
+    fn node(&self, oid: DbOid) -> Option<Rc<Node>> {
+        match registry::role(oid) {
+            registry::Role::Node(node) => Some(node),
+            // Still in the way of its forks, though not to be opened itself.
+            _ => registry::topology().nodes.get(&oid).cloned().map(Rc::new),
+        }
+    }
+
+    fn map_state(&self, oid: DbOid, space: Space, rel: RelFork) -> io::Result<Option<MapState>> {
+        pagemap::state(oid, space, rel)
+    }
+
+    fn remember_untouched(
+        &self,
+        oid: DbOid,
+        space: Space,
+        rel: RelFork,
+        state: MapState,
+    ) -> io::Result<()> {
+        pagemap::remember_untouched(oid, space, rel, state)
+    }
+
+    fn set_state(
+        &self,
+        oid: DbOid,
+        space: Space,
+        rel: RelFork,
+        state: MapState,
+        replace: bool,
+    ) -> io::Result<MapState> {
+        pagemap::set_state(oid, space, rel, state, replace)
+    }
+
+    fn bit(&self, oid: DbOid, space: Space, rel: RelFork, block: Block) -> io::Result<bool> {
+        pagemap::bit(oid, space, rel, block)
+    }
+
+    fn set_bit(&self, oid: DbOid, space: Space, rel: RelFork, block: Block) -> io::Result<()> {
+        pagemap::set_bit(oid, space, rel, block)
+    }
+
+    fn read_file(&self, file: FileOf, block: Block, page: &mut Page) -> io::Result<Found> {
+        let Some(from) = handles::open(file.oid, file.rel, block / SEGMENT_BLOCKS, false)? else {
+            // A hand-over is under way (engine, `before_unlink`): look again.
+            return Ok(Found::Nothing);
+        };
+        let offset = u64::from(block % SEGMENT_BLOCKS) * PAGE_SIZE as u64;
+        match from.read_exact_at(page, offset) {
+            Ok(()) => Ok(Found::Page),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                // The file may be another by that name now: do not look at this one again.
+                handles::forget(file.oid, file.rel);
+                Ok(Found::Nothing)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write_file(&self, file: FileOf, block: Block, page: &Page) -> io::Result<()> {
+        let segment = block / SEGMENT_BLOCKS;
+        let to =
+            handles::open(file.oid, file.rel, segment, true)?.ok_or(io::ErrorKind::NotFound)?;
+        to.write_all_at(page, u64::from(block % SEGMENT_BLOCKS) * PAGE_SIZE as u64)?;
+        sync::register(file.oid, file.rel, segment)
+    }
+
+    fn file_len(&self, file: FileOf) -> io::Result<Option<Block>> {
+        let mut blocks = 0;
+        for segment in 0.. {
+            match fs::metadata(segment_path(file.oid, file.rel, segment)) {
+                Ok(found) => {
+                    let here = (found.len() / PAGE_SIZE as u64) as u32;
+                    blocks += here;
+                    if here < SEGMENT_BLOCKS {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    if segment == 0 {
+                        return Ok(None);
+                    }
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Some(blocks))
+    }
+
+    fn hand_over(&self, db: DbOid, layer: &Layer, rel: RelFork, with_map: bool) -> io::Result<()> {
+        let handed = rel.handed();
+        crate::fork::files::ensure_dir(layer.oid, rel.spc)?;
+        if with_map {
+            // First the map, because a handed-over file without one is taken for whole.
+            move_segment(db, layer.oid, rel, MAP_SEGMENT)?;
+            pagemap::forget_state(layer.space, handed);
+        }
+        for segment in 0.. {
+            if !move_segment(db, layer.oid, rel, segment)? {
+                break;
+            }
+        }
+        handles::forget(db, rel);
+        Ok(())
+    }
+
+    fn settle(&self, layer: &Layer, rel: RelFork, block: Block, page: &mut Page) -> io::Result<()> {
+        settle::settle(layer, rel, block, page)
+    }
+}
+
+/// Renames one segment to be the layer's handed-over one; `false` if there is none.
+fn move_segment(db: u32, layer: u32, rel: RelFork, segment: u32) -> io::Result<bool> {
+    sync::forget(db, rel, segment);
+    match fs::rename(
+        segment_path(db, rel, segment),
+        segment_path(layer, rel.handed(), segment),
+    ) {
+        Ok(()) => {
+            sync::register(layer, rel.handed(), segment)?;
+            Ok(true)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}

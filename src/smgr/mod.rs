@@ -1,0 +1,12 @@
+//! The seam to the storage manager (D3): every block that any process of the server reads or
+//! writes comes by here.
+
+pub mod callbacks;
+pub mod handles;
+pub mod host;
+pub mod ops;
+pub mod settle;
+pub mod sizes;
+pub mod stop;
+pub mod sync;
+pub mod table;

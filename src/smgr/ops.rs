@@ -1,0 +1,547 @@
+//! What each storage-manager operation does for a plain database, a source, a fork, and the rest.
+//!
+//! | operation | source | fork | invalid fork | tombstone |
+//! |-----------|--------|------|--------------|-----------|
+//! | read, nblocks, exists | md | own or inherited | error | made-up pages |
+//! | write, extend | save the old, md | save, own files | nothing | nothing |
+//! | truncate | save the tail, md | save, own files | md | nothing |
+//! | unlink | hand over, md | hand over, own files | md | nothing |
+//! | create | note, md | md | md | nothing |
+//!
+//! What fails on a fork's behalf while a source's operation runs makes the forks invalid and the
+//! operation go on (D14, I7).
+#![allow(unsafe_code)] // passes smgr.c's arguments on to md.c
+
+use crate::fork::files;
+use crate::pg::{md, process};
+use crate::shmem::registry::{self, Role};
+use crate::shmem::stats;
+use crate::smgr::handles;
+use crate::smgr::host::Server;
+use pg_fork_core::engine::{self, EngineError};
+use pg_fork_core::topology::Node;
+use pg_fork_core::types::{MapState, Page, RelFork, PAGE_SIZE};
+use pgrx::pg_sys::{self, BlockNumber, ForkNumber, RelFileNodeBackend, SMgrRelation};
+use pgrx::prelude::*;
+use std::ffi::c_char;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::rc::Rc;
+
+type Fork = ForkNumber::Type;
+type Failure = EngineError<io::Error>;
+
+/// The database, the relation fork, and the database's role; plain for temporary relations.
+fn route(rnode: &RelFileNodeBackend, fork: Fork) -> (u32, RelFork, Role) {
+    let node = &rnode.node;
+    let db = node.dbNode.to_u32();
+    let rel = RelFork {
+        spc: node.spcNode.to_u32(),
+        rel: node.relNode.to_u32(),
+        fork: fork as u8,
+    };
+    if db == 0 || rnode.backend != pg_sys::InvalidBackendId {
+        return (db, rel, Role::Plain);
+    }
+    (db, rel, registry::role(db))
+}
+
+fn describe(failure: &Failure) -> String {
+    match failure {
+        EngineError::Host(error) => error.to_string(),
+        EngineError::NoCut { parent, seq } => {
+            format!("cut {seq} of the database with OID {parent} is gone")
+        }
+        EngineError::NotFound { file, block } => {
+            format!(
+                "block {block} of relation {} is nowhere, last looked for with OID {}",
+                file.rel.rel, file.oid
+            )
+        }
+        EngineError::Newer {
+            file,
+            block,
+            lsn,
+            cut_lsn,
+        } => format!(
+            "block {block} of relation {} has LSN {:X}/{:X}, past the cut at {:X}/{:X}",
+            file.rel.rel,
+            lsn >> 32,
+            lsn & 0xFFFF_FFFF,
+            cut_lsn >> 32,
+            cut_lsn & 0xFFFF_FFFF
+        ),
+    }
+}
+
+/// A source's operation goes on, whatever became of its forks (I7).
+fn for_forks<T>(db: u32, result: Result<T, Failure>) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(failure) => {
+            registry::invalidate_forks_of(db, &describe(&failure));
+            None
+        }
+    }
+}
+
+fn save_before_overwrite(db: u32, node: &Node, rel: RelFork, block: BlockNumber) {
+    if !node.layers.is_empty() {
+        let saved = for_forks(db, engine::before_overwrite(&Server, db, node, rel, block));
+        if saved == Some(true) {
+            stats::count(|stats| &stats.preimages);
+        }
+    }
+}
+
+fn note_before_extend(db: u32, node: &Node, rel: RelFork) {
+    if !node.layers.is_empty() {
+        for_forks(db, engine::note(&Server, db, node, rel));
+    }
+}
+
+/// A fork's own operation failed. In its own session: an error. Elsewhere, or where an error would
+/// take the server down: the fork is invalid, and life goes on.
+fn fork_failed(db: u32, what: &str, failure: &Failure) {
+    let reason = describe(failure);
+    if matches!(
+        failure,
+        EngineError::Newer { .. } | EngineError::NoCut { .. }
+    ) {
+        registry::invalidate(db, &reason);
+    }
+    if process::my_database() == db && !process::in_critical_section() {
+        let code = match failure {
+            EngineError::Host(error) if error.kind() == io::ErrorKind::StorageFull => {
+                PgSqlErrorCode::ERRCODE_DISK_FULL
+            }
+            EngineError::Host(_) => PgSqlErrorCode::ERRCODE_IO_ERROR,
+            _ => PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+        };
+        ereport!(ERROR, code, format!("could not {what} in a fork"), reason);
+    }
+    registry::invalidate(db, &reason);
+}
+
+fn invalid(db: u32, reason: &str) -> ! {
+    ereport!(
+        ERROR,
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("the fork with database OID {db} is invalid"),
+        format!("{reason}; drop it with fork_drop")
+    );
+}
+
+/// The fork's node, if the node is a fork's.
+fn fork_node(role: &Role) -> Option<&Rc<Node>> {
+    match role {
+        Role::Node(node) if node.origin.is_some() => Some(node),
+        _ => None,
+    }
+}
+
+fn state_of(db: u32, node: &Node, rel: RelFork, what: &str) -> MapState {
+    match engine::fork_state(&Server, db, node, rel) {
+        Ok(state) => state,
+        Err(failure) => {
+            fork_failed(db, what, &failure);
+            // Not in the fork's own session: what md finds is all there is.
+            MapState::Private
+        }
+    }
+}
+
+/// Whether the relation's own first segment is there.
+unsafe fn own_file(reln: SMgrRelation, fork: Fork) -> bool {
+    // SAFETY: smgr.c's own relation.
+    unsafe { (*reln).md_num_open_segs[fork as usize] > 0 || md::mdexists(reln, fork) }
+}
+
+/// Opens the relation's own first segment, and makes it first if it is not there.
+unsafe fn ensure_own_file(reln: SMgrRelation, fork: Fork) {
+    // SAFETY: as above. As a redo, because the file may be there.
+    unsafe {
+        if !own_file(reln, fork) {
+            md::mdcreate(reln, fork, true);
+        }
+    }
+}
+
+/// What runs it: any process that creates a relation; recovery also for each block it meets.
+pub unsafe fn smgr_create(reln: SMgrRelation, fork: Fork, redo: bool) {
+    // SAFETY: smgr.c's own arguments, here and in all that follow.
+    unsafe {
+        let (db, rel, role) = route(&(*reln).smgr_rnode, fork);
+        match &role {
+            Role::Tombstone => return,
+            Role::Node(node) => {
+                if let Some(node) = fork_node(&role) {
+                    match state_of(db, node, rel, "create a relation") {
+                        // Inherited: there already.
+                        MapState::Untouched { .. } if redo => return,
+                        MapState::Own { .. } if redo => return ensure_own_file(reln, fork),
+                        MapState::Untouched { .. } => {
+                            ereport!(
+                                ERROR,
+                                PgSqlErrorCode::ERRCODE_DUPLICATE_FILE,
+                                format!("relation file {} exists in the fork's source", rel.rel)
+                            );
+                        }
+                        _ => {}
+                    }
+                    if rel.spc != files::DEFAULT_TABLESPACE {
+                        if let Err(error) = files::ensure_dir(db, rel.spc) {
+                            fork_failed(db, "create a directory", &EngineError::Host(error));
+                        }
+                    }
+                }
+                if !node.layers.is_empty() && !md::mdexists(reln, fork) {
+                    note_before_extend(db, node, rel);
+                }
+                if let Some(node) = fork_node(&role) {
+                    if let Err(failure) = engine::before_own_write(&Server, db, node, rel) {
+                        fork_failed(db, "create a relation", &failure);
+                    }
+                }
+            }
+            _ => {}
+        }
+        if (*reln).md_num_open_segs[fork as usize] > 0 {
+            md::mdclose(reln, fork);
+        }
+        md::mdcreate(reln, fork, redo);
+    }
+}
+
+pub unsafe fn smgr_exists(reln: SMgrRelation, fork: Fork) -> bool {
+    // SAFETY: see smgr_create.
+    unsafe {
+        let (db, rel, role) = route(&(*reln).smgr_rnode, fork);
+        match &role {
+            // Recovery asks for free space and visibility maps only to change them.
+            Role::Tombstone => return fork == ForkNumber::MAIN_FORKNUM,
+            Role::Invalid(reason) if !process::in_recovery() => invalid(db, reason),
+            _ => {}
+        }
+        if let Some(node) = fork_node(&role) {
+            match state_of(db, node, rel, "find a relation") {
+                MapState::Untouched { .. } => return true,
+                MapState::Own { inherited_len } if inherited_len > 0 => return true,
+                MapState::Gone => return false,
+                _ => {}
+            }
+        }
+        md::mdexists(reln, fork)
+    }
+}
+
+/// Any process, after a commit or abort, or recovery. May not raise an error (md.c, `mdunlink`).
+pub unsafe fn smgr_unlink(rnode: RelFileNodeBackend, fork: Fork, redo: bool) {
+    if fork == ForkNumber::InvalidForkNumber {
+        for fork in ForkNumber::MAIN_FORKNUM..=ForkNumber::INIT_FORKNUM {
+            // SAFETY: see smgr_create.
+            unsafe { smgr_unlink(rnode, fork, redo) };
+        }
+        return;
+    }
+    let (db, rel, role) = route(&rnode, fork);
+    match &role {
+        Role::Tombstone => return,
+        Role::Node(node) => {
+            if !node.layers.is_empty() {
+                for_forks(db, engine::before_unlink(&Server, db, node, rel));
+            }
+            if let Some(node) = fork_node(&role) {
+                let state = engine::fork_state(&Server, db, node, rel);
+                if let Ok(MapState::Untouched { .. } | MapState::Own { .. }) = state {
+                    let gone =
+                        crate::shmem::pagemap::set_state(db, node.space, rel, MapState::Gone, true);
+                    if let Err(error) = gone {
+                        registry::invalidate(db, &error.to_string());
+                    }
+                }
+                if let Ok(MapState::Untouched { .. } | MapState::Gone) = state {
+                    return;
+                }
+            } else if fork == ForkNumber::MAIN_FORKNUM && !redo {
+                // md leaves an empty main file until the next checkpoint, so that the number is not
+                // used again before (md.c, `mdunlink`). The real one may be the layer's now.
+                let path = files::segment_path(db, rel, 0);
+                let _ = OpenOptions::new()
+                    .write(true)
+                    .create(true)
+                    .truncate(false)
+                    .mode(0o600)
+                    .open(path);
+            }
+        }
+        _ => {}
+    }
+    handles::forget(db, rel);
+    // SAFETY: see smgr_create.
+    unsafe { md::mdunlink(rnode, fork, redo) };
+}
+
+pub unsafe fn smgr_extend(
+    reln: SMgrRelation,
+    fork: Fork,
+    block: BlockNumber,
+    buffer: *mut c_char,
+    skip_fsync: bool,
+) {
+    // SAFETY: see smgr_create.
+    unsafe {
+        let (db, rel, role) = route(&(*reln).smgr_rnode, fork);
+        match &role {
+            Role::Tombstone | Role::Invalid(_) => return,
+            Role::Node(node) => {
+                note_before_extend(db, node, rel);
+                if let Some(node) = fork_node(&role) {
+                    return write_own(reln, db, node, rel, block, buffer, skip_fsync, true);
+                }
+            }
+            Role::Plain => {}
+        }
+        md::mdextend(reln, fork, block, buffer, skip_fsync);
+    }
+}
+
+/// Any process that needs room in the buffer pool, mostly one that works in another database.
+pub unsafe fn smgr_write(
+    reln: SMgrRelation,
+    fork: Fork,
+    block: BlockNumber,
+    buffer: *mut c_char,
+    skip_fsync: bool,
+) {
+    // SAFETY: see smgr_create.
+    unsafe {
+        let (db, rel, role) = route(&(*reln).smgr_rnode, fork);
+        match &role {
+            Role::Tombstone | Role::Invalid(_) => return,
+            Role::Node(node) => {
+                save_before_overwrite(db, node, rel, block);
+                if let Some(node) = fork_node(&role) {
+                    return write_own(reln, db, node, rel, block, buffer, skip_fsync, false);
+                }
+            }
+            Role::Plain => {}
+        }
+        md::mdwrite(reln, fork, block, buffer, skip_fsync);
+    }
+}
+
+/// Writes a block to the fork's own file, then says so in the map (D8).
+#[expect(clippy::too_many_arguments)]
+unsafe fn write_own(
+    reln: SMgrRelation,
+    db: u32,
+    node: &Node,
+    rel: RelFork,
+    block: BlockNumber,
+    buffer: *mut c_char,
+    skip_fsync: bool,
+    extend: bool,
+) {
+    let fork = Fork::from(rel.fork as i8);
+    let inherited = match engine::before_own_write(&Server, db, node, rel) {
+        Ok(len) => len,
+        Err(failure) => return fork_failed(db, "write", &failure),
+    };
+    let own = block >= inherited
+        || crate::shmem::pagemap::bit(db, node.space, rel, block).unwrap_or(false);
+    // SAFETY: see smgr_create.
+    unsafe {
+        if inherited > 0 || extend {
+            ensure_own_file(reln, fork);
+        }
+        // First the bytes, because a reader that sees the bit reads them;
+        if extend || (!own && block >= md::mdnblocks(reln, fork)) {
+            md::mdextend(reln, fork, block, buffer, skip_fsync);
+        } else {
+            md::mdwrite(reln, fork, block, buffer, skip_fsync);
+        }
+    }
+    // second the bit.
+    if !own {
+        if let Err(error) = crate::shmem::pagemap::set_bit(db, node.space, rel, block) {
+            fork_failed(db, "write to the page map", &EngineError::Host(error));
+        }
+    }
+}
+
+/// Whether the fork's block is inherited.
+fn inherited(db: u32, node: &Node, rel: RelFork, block: BlockNumber, what: &str) -> bool {
+    match state_of(db, node, rel, what) {
+        MapState::Untouched { len } => block < len,
+        MapState::Own { inherited_len } if block < inherited_len => {
+            match crate::shmem::pagemap::bit(db, node.space, rel, block) {
+                Ok(bit) => !bit,
+                Err(error) => {
+                    fork_failed(db, what, &EngineError::Host(error));
+                    false
+                }
+            }
+        }
+        _ => false,
+    }
+}
+
+pub unsafe fn smgr_read(reln: SMgrRelation, fork: Fork, block: BlockNumber, buffer: *mut c_char) {
+    // SAFETY: see smgr_create; the buffer is a page.
+    unsafe {
+        let (db, rel, role) = route(&(*reln).smgr_rnode, fork);
+        match &role {
+            Role::Tombstone => return black_hole_page(block, buffer),
+            Role::Invalid(_) if process::in_recovery() => return black_hole_page(block, buffer),
+            Role::Invalid(reason) => invalid(db, reason),
+            _ => {}
+        }
+        if let Some(node) = fork_node(&role) {
+            if inherited(db, node, rel, block, "read") {
+                let page = &mut *buffer.cast::<Page>();
+                if let Err(failure) = engine::read_inherited(&Server, node, rel, block, page) {
+                    fork_failed(db, "read", &failure);
+                    black_hole_page(block, buffer);
+                }
+                stats::count(|stats| &stats.read_inherited);
+                return;
+            }
+            stats::count(|stats| &stats.read_private);
+        }
+        md::mdread(reln, fork, block, buffer);
+    }
+}
+
+/// A page that replay passes over: its LSN is past any record (xlogutils.c,
+/// `XLogReadBufferForRedoExtended`: `BLK_DONE`). So recovery needs no file of a dropped fork (D12).
+unsafe fn black_hole_page(block: BlockNumber, buffer: *mut c_char) {
+    // SAFETY: the buffer is a page.
+    unsafe {
+        pg_sys::PageInit(buffer.cast(), PAGE_SIZE, 0);
+        std::ptr::write_bytes(buffer, 0xFF, 8);
+        pg_sys::PageSetChecksumInplace(buffer.cast(), block);
+    }
+}
+
+pub unsafe fn smgr_prefetch(reln: SMgrRelation, fork: Fork, block: BlockNumber) -> bool {
+    // SAFETY: see smgr_create.
+    unsafe {
+        let (db, rel, role) = route(&(*reln).smgr_rnode, fork);
+        match &role {
+            Role::Tombstone | Role::Invalid(_) => return true,
+            _ => {}
+        }
+        if let Some(node) = fork_node(&role) {
+            if inherited(db, node, rel, block, "prefetch") {
+                return true;
+            }
+        }
+        md::mdprefetch(reln, fork, block)
+    }
+}
+
+pub unsafe fn smgr_writeback(
+    reln: SMgrRelation,
+    fork: Fork,
+    block: BlockNumber,
+    blocks: BlockNumber,
+) {
+    // SAFETY: see smgr_create.
+    unsafe {
+        let (_, _, role) = route(&(*reln).smgr_rnode, fork);
+        match &role {
+            Role::Tombstone | Role::Invalid(_) => {}
+            _ if fork_node(&role).is_some() && !own_file(reln, fork) => {}
+            _ => md::mdwriteback(reln, fork, block, blocks),
+        }
+    }
+}
+
+pub unsafe fn smgr_nblocks(reln: SMgrRelation, fork: Fork) -> BlockNumber {
+    // SAFETY: see smgr_create.
+    unsafe {
+        let (db, rel, role) = route(&(*reln).smgr_rnode, fork);
+        match &role {
+            Role::Tombstone => return BlockNumber::MAX - 1,
+            Role::Invalid(_) if process::in_recovery() => return BlockNumber::MAX - 1,
+            Role::Invalid(reason) => invalid(db, reason),
+            _ => {}
+        }
+        if let Some(node) = fork_node(&role) {
+            match state_of(db, node, rel, "measure a relation") {
+                MapState::Untouched { len } => return len,
+                MapState::Own { inherited_len } => {
+                    let own = if own_file(reln, fork) {
+                        md::mdnblocks(reln, fork)
+                    } else {
+                        0
+                    };
+                    return own.max(inherited_len);
+                }
+                _ => {}
+            }
+        }
+        md::mdnblocks(reln, fork)
+    }
+}
+
+/// A backend in a critical section (storage.c, `RelationTruncate`), or recovery.
+pub unsafe fn smgr_truncate(
+    reln: SMgrRelation,
+    fork: Fork,
+    old_blocks: BlockNumber,
+    blocks: BlockNumber,
+) {
+    // SAFETY: see smgr_create.
+    unsafe {
+        let (db, rel, role) = route(&(*reln).smgr_rnode, fork);
+        match &role {
+            Role::Tombstone | Role::Invalid(_) => return,
+            Role::Node(node) if !node.layers.is_empty() => {
+                for_forks(db, engine::before_truncate(&Server, db, node, rel, blocks));
+            }
+            _ => {}
+        }
+        let Some(node) = fork_node(&role) else {
+            return md::mdtruncate(reln, fork, old_blocks, blocks);
+        };
+        let inherited = match engine::before_own_write(&Server, db, node, rel) {
+            Ok(len) => len,
+            Err(failure) => return fork_failed(db, "truncate", &failure),
+        };
+        if inherited > blocks {
+            // First the inherited length: blocks past it are the fork's own from now on.
+            let state = MapState::Own {
+                inherited_len: blocks,
+            };
+            if let Err(error) = crate::shmem::pagemap::set_state(db, node.space, rel, state, true) {
+                return fork_failed(db, "truncate", &EngineError::Host(error));
+            }
+        }
+        ensure_own_file(reln, fork);
+        let own = md::mdnblocks(reln, fork);
+        if own > blocks {
+            md::mdtruncate(reln, fork, own, blocks);
+        }
+    }
+}
+
+pub unsafe fn smgr_immedsync(reln: SMgrRelation, fork: Fork) {
+    // SAFETY: see smgr_create.
+    unsafe {
+        let (_, _, role) = route(&(*reln).smgr_rnode, fork);
+        match &role {
+            Role::Tombstone | Role::Invalid(_) => return,
+            _ => {}
+        }
+        if fork_node(&role).is_some() {
+            // The map is registered with the checkpointer at each of its changes.
+            if !own_file(reln, fork) {
+                return;
+            }
+        }
+        md::mdimmedsync(reln, fork);
+    }
+}

@@ -1,0 +1,85 @@
+//! Settles inherited pages (D6): the core's work, with the server's multixacts and commit log.
+#![allow(unsafe_code)] // calls into multixact.c and clog.c
+
+use crate::fork::files;
+use pg_fork_core::settle::{settle_page, InFlight, Multis, SettleError};
+use pg_fork_core::topology::Layer;
+use pg_fork_core::types::{Block, Page, RelFork};
+use pgrx::pg_sys;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+
+/// A cut, as settling needs it.
+struct Cut {
+    in_flight: InFlight,
+    oldest_multi: u32,
+}
+
+thread_local! {
+    static CUTS: RefCell<HashMap<u32, Rc<Cut>>> = RefCell::default();
+}
+
+fn cut(layer: &Layer) -> io::Result<Rc<Cut>> {
+    // The space is never reused, a layer's number may be.
+    if let Some(cut) = CUTS.with(|cuts| cuts.borrow().get(&layer.space).cloned()) {
+        return Ok(cut);
+    }
+    let meta = files::read_meta(layer.oid)?;
+    let cut = Rc::new(Cut {
+        in_flight: InFlight::new(meta.in_flight, meta.next_xid),
+        oldest_multi: meta.oldest_multi,
+    });
+    CUTS.with(|cuts| {
+        let mut cuts = cuts.borrow_mut();
+        if cuts.len() > 256 {
+            cuts.clear();
+        }
+        cuts.insert(layer.space, cut.clone());
+    });
+    Ok(cut)
+}
+
+/// Makes the page what crash recovery at the cut would have made of it.
+pub fn settle(layer: &Layer, rel: RelFork, block: Block, page: &mut Page) -> io::Result<()> {
+    if rel.fork & 3 != 0 {
+        return Ok(());
+    }
+    let cut = cut(layer)?;
+    let changed = settle_page(page, &cut.in_flight, cut.oldest_multi, &mut Server)
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    // SAFETY: a whole page; sets the checksum only if the cluster has them.
+    if changed {
+        unsafe { pg_sys::PageSetChecksumInplace(page.as_mut_ptr().cast(), block) };
+    }
+    Ok(())
+}
+
+struct Server;
+
+impl Multis for Server {
+    fn updater(&mut self, multi: u32) -> Result<Option<u32>, SettleError> {
+        let mut members = std::ptr::null_mut();
+        // SAFETY: an out pointer to a palloc'd array of as many members as returned. A multixact
+        // whose members are gone raises an error, which the fork's reader gets.
+        let updater = unsafe {
+            let count = pg_sys::GetMultiXactIdMembers(multi.into(), &mut members, false, false);
+            let found = (0..count.max(0) as usize)
+                .map(|n| *members.add(n))
+                .find(|member| {
+                    member.status >= pg_sys::MultiXactStatus::MultiXactStatusNoKeyUpdate
+                });
+            if count > 0 {
+                pg_sys::pfree(members.cast());
+            }
+            found
+        };
+        Ok(updater.map(|member| member.xid.into_inner()))
+    }
+
+    fn did_commit(&mut self, xid: u32) -> bool {
+        // SAFETY: reads the commit log.
+        unsafe { pg_sys::TransactionIdDidCommit(xid.into()) }
+    }
+}

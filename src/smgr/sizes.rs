@@ -1,0 +1,63 @@
+//! Sizes of a fork's relations, which functions that look at files directly would get wrong.
+
+use crate::fork::files;
+use crate::shmem::registry::{self, Role};
+use crate::smgr::host::Server;
+use pg_fork_core::engine::current_len;
+use pg_fork_core::types::RelFork;
+use std::collections::BTreeSet;
+use std::fs;
+
+/// The bytes that the fork's relations take logically: what a stand-alone copy would take.
+/// `None` if it is no fork. Looks at each relation of it and of its ancestors.
+pub fn logical_size(oid: u32) -> Option<i64> {
+    let Role::Node(node) = registry::role(oid) else {
+        return None;
+    };
+    node.origin.as_ref()?;
+    let topology = registry::topology();
+    let mut places = vec![oid];
+    places.extend(registry::layers_needed(oid));
+    let mut at = oid;
+    while let Some(origin) = topology
+        .nodes
+        .get(&at)
+        .and_then(|node| node.origin.as_ref())
+    {
+        at = origin.parent;
+        places.push(at);
+    }
+    let mut relations = BTreeSet::new();
+    for spc in files::tablespaces() {
+        for place in &places {
+            for entry in fs::read_dir(files::db_dir(*place, spc))
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
+                relations.extend(entry.file_name().to_str().and_then(|name| parse(spc, name)));
+            }
+        }
+    }
+    let lens = relations
+        .into_iter()
+        .filter_map(|rel| current_len(&Server, oid, &node, rel).ok().flatten());
+    Some(lens.map(|blocks| i64::from(blocks) * 8192).sum())
+}
+
+/// The relation fork that a file belongs to (`parse_filename_for_nontemp_relation`).
+fn parse(spc: u32, name: &str) -> Option<RelFork> {
+    let stem = name.split('.').next()?;
+    let (number, fork) = match stem.split_once('_') {
+        None => (stem, 0),
+        Some((number, "fsm")) => (number, 1),
+        Some((number, "vm")) => (number, 2),
+        Some((number, "init")) => (number, 3),
+        Some(_) => return None,
+    };
+    Some(RelFork {
+        spc,
+        rel: number.parse().ok()?,
+        fork,
+    })
+}

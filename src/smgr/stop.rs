@@ -1,0 +1,67 @@
+//! How a process of the source stops for a cut (D4), and the sentinel relations by which the
+//! barrier reaches it.
+//!
+//! Absorbing `PROCSIGNAL_BARRIER_SMGRRELEASE` calls `smgr_close` for each open relation
+//! (smgr.c, `smgrreleaseall`). So that there always is one, each process keeps two sentinels,
+//! and opens the other again when one is closed.
+#![allow(unsafe_code)] // calls into smgr.c, and pointers that it keeps
+
+use crate::pg::lwlock::{hold, Which};
+use crate::pg::process;
+use crate::shmem;
+use pgrx::pg_sys;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+static SENTINELS: [AtomicPtr<pg_sys::SMgrRelationData>; 2] =
+    [const { AtomicPtr::new(std::ptr::null_mut()) }; 2];
+
+/// Which sentinel this is, if it is one: relations 1 and 2 of no database have no files.
+pub fn sentinel(rnode: &pg_sys::RelFileNode) -> Option<usize> {
+    let number = rnode.relNode.to_u32();
+    (rnode.dbNode.to_u32() == 0 && rnode.spcNode.to_u32() == 1663 && (1..=2).contains(&number))
+        .then(|| number as usize - 1)
+}
+
+/// Opens the sentinels that are not open, but `except`. In any process, from `smgr_open` and
+/// `smgr_close`; allocates, so an error (out of memory) may be raised.
+pub fn keep_sentinels(except: Option<usize>) {
+    if process::my_number().is_none() {
+        return;
+    }
+    for (n, slot) in SENTINELS.iter().enumerate() {
+        if Some(n) == except || !slot.load(Ordering::Relaxed).is_null() {
+            continue;
+        }
+        let rnode = pg_sys::RelFileNode {
+            spcNode: 1663.into(),
+            dbNode: pg_sys::InvalidOid,
+            relNode: (n as u32 + 1).into(),
+        };
+        // SAFETY: opening touches no file. The owner pointer is a static, which smgr.c clears when
+        // it closes the relation; an owned relation survives the end of transactions.
+        unsafe {
+            let reln = pg_sys::smgropen(rnode, pg_sys::InvalidBackendId);
+            pg_sys::smgrsetowner(slot.as_ptr(), reln);
+        }
+    }
+}
+
+/// Waits if this process's database is being cut and it may wait here (I5).
+pub fn stop_for_cut() {
+    let Some(shared) = shmem::shared() else {
+        return;
+    };
+    let db = shared.cut_db.load(Ordering::SeqCst);
+    if db == 0 || db != process::my_database() || !process::may_stop() {
+        return;
+    }
+    let Some(flag) = process::my_number().and_then(shmem::stopped_flag) else {
+        return;
+    };
+    // Raised before the lock is asked for and lowered while it is held: whoever holds the lock
+    // exclusively knows that a process with its flag up is waiting here and changes no page.
+    flag.store(true, Ordering::SeqCst);
+    let held = hold(Which::Cut, false);
+    flag.store(false, Ordering::SeqCst);
+    drop(held);
+}

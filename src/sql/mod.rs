@@ -1,0 +1,4 @@
+//! The SQL surface.
+
+mod api;
+mod views;
