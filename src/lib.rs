@@ -32,9 +32,9 @@ mod init {
     #![allow(unsafe_code)] // saves and sets raw hook variables
 
     use super::*;
-    use pgrx::pg_sys::panic::ErrorReport;
     use crate::{fork, guc, hooks, shmem, smgr, worker};
     use pgrx::pg_sys;
+    use pgrx::pg_sys::panic::ErrorReport;
     use std::sync::OnceLock;
 
     static PREVIOUS_REQUEST: OnceLock<pg_sys::shmem_request_hook_type> = OnceLock::new();
@@ -55,6 +55,7 @@ mod init {
         guc::register();
         install_hooks();
         fork::pending::register();
+        hooks::session::register();
         hooks::utility::register();
         worker::register();
         // SAFETY: hook variables, chained, in the postmaster.

@@ -3,7 +3,7 @@
 
 use crate::shmem::registry;
 use crate::smgr::host::Server;
-use pg_fork_core::engine::{current_len, EngineError, FileOf, Host};
+use pg_fork_core::engine::{before_overwrite, current_len, EngineError, FileOf, Host};
 use pg_fork_core::topology::Node;
 use pg_fork_core::types::{MapState, Page, RelFork, PAGE_SIZE};
 use pgrx::pg_sys;
@@ -99,6 +99,9 @@ pub fn capture(
             Server.set_state(layer, space, rel, MapState::Noted { len }, false)?;
             noted = Some(rel);
         }
+        // The page on disk is what the cut before this one may need. Once the page has its bit in the
+        // new layer nobody will save it there, so it must be done now.
+        before_overwrite(&Server, db, &node, rel, tag.blockNum)?;
         // I4: first the bytes, second the bit.
         Server.write_file(FileOf { oid: layer, rel }, tag.blockNum, &page)?;
         Server.set_bit(layer, space, rel, tag.blockNum)?;

@@ -152,6 +152,11 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
         ) {
             Ok(layer) => return layer,
             Err(failure) => {
+                debug1!(
+                    "pg_fork: cut of database {}: {}",
+                    source.oid,
+                    failure.describe()
+                );
                 // What was captured is of no use: start with an empty layer.
                 catalog::forget_files(oid);
                 files::remove(oid, false);
@@ -175,8 +180,24 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
 
 enum Failed {
     NotStopped(Vec<Peer>),
-    TooLong,
+    TooLong { pages: usize },
     Io(std::io::Error),
+}
+
+impl Failed {
+    fn describe(&self) -> String {
+        match self {
+            Failed::NotStopped(peers) => {
+                let waits: Vec<_> = peers
+                    .iter()
+                    .map(|peer| format!("{} in {:08X}", peer.pid, peer.wait_event))
+                    .collect();
+                format!("not stopped: {}", waits.join(", "))
+            }
+            Failed::TooLong { pages } => format!("{pages} dirty pages are too many for one pause"),
+            Failed::Io(error) => error.to_string(),
+        }
+    }
 }
 
 fn give_up(failure: &Failed) -> ! {
@@ -227,10 +248,10 @@ fn attempt(
     }
     let stopped = Instant::now();
     let until = stopped + max_pause;
-    let dirty = capture::dirty_pages(source.oid, until).ok_or(Failed::TooLong)?;
+    let dirty = capture::dirty_pages(source.oid, until).ok_or(Failed::TooLong { pages: 0 })?;
     // A page takes some 20 µs.
     if Duration::from_micros(20) * dirty.len() as u32 > max_pause {
-        return Err(Failed::TooLong);
+        return Err(Failed::TooLong { pages: dirty.len() });
     }
     let space = registry::new_space();
     capture::capture(source.oid, oid, space, &dirty).map_err(|error| match error {
@@ -257,7 +278,7 @@ fn attempt(
     // another filesystem, or when there is none, the fork's first session makes its own.
     let _ = fs::hard_link(dir.join("pg_internal.init"), keep.join("pg_internal.init"));
     if stopped.elapsed() > max_pause {
-        return Err(Failed::TooLong);
+        return Err(Failed::TooLong { pages: dirty.len() });
     }
     if let Some(shared) = shmem::shared() {
         layer.seq = shared.next_seq.fetch_add(1, Ordering::SeqCst) + 1;

@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 pub const ROOT: &str = "pgsql_tmp_pg_fork";
 /// The tablespace `pg_default`.
 pub const DEFAULT_TABLESPACE: u32 = 1663;
-/// The link target of a fork's `PG_VERSION`. `RemovePgTempFiles` (fd.c) removes it at each start of
-/// a server, with the library or without, and only the library puts it back.
-pub const VERSION_FILE: &str = "base/pgsql_tmp/pgsql_tmp_pg_fork_PG_VERSION";
+/// The name that a fork's `PG_VERSION` links to. `RemovePgTempFiles` (fd.c) removes it at each start
+/// of a server, with the library or without, and only the library puts it back.
+const VERSION_FILE: &str = "pgsql_tmp/pgsql_tmp_pg_fork_PG_VERSION";
 
 /// The segment number that stands for the page map file.
 pub const MAP_SEGMENT: u32 = 2_147_483_647;
@@ -87,9 +87,7 @@ pub fn ensure_dir(oid: u32, spc: u32) -> io::Result<()> {
 
 /// Makes the file that forks' `PG_VERSION` points at, in the tablespace of the fork.
 pub fn ensure_version_file(spc: u32) -> io::Result<()> {
-    let path = tablespace_dir(spc)
-        .join("pgsql_tmp")
-        .join("pgsql_tmp_pg_fork_PG_VERSION");
+    let path = tablespace_dir(spc).join(VERSION_FILE);
     if path.exists() {
         return Ok(());
     }
@@ -110,7 +108,7 @@ pub fn link_version(oid: u32, spc: u32) -> io::Result<()> {
         "../.."
     };
     symlink(
-        format!("{up}/pgsql_tmp/pgsql_tmp_pg_fork_PG_VERSION"),
+        format!("{up}/{VERSION_FILE}"),
         real_dir(oid, spc).join("PG_VERSION"),
     )
 }

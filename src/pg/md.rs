@@ -47,10 +47,9 @@ pub struct FSmgr {
 pub const SLOTS: usize = 15;
 const _: () = assert!(size_of::<FSmgr>() == SLOTS * size_of::<usize>());
 
+#[allow(non_snake_case)]
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" {
-    pub fn mdinit();
-    pub fn mdopen(reln: SMgrRelation);
     pub fn mdclose(reln: SMgrRelation, forknum: ForkNumber::Type);
     pub fn mdcreate(reln: SMgrRelation, forknum: ForkNumber::Type, is_redo: bool);
     pub fn mdexists(reln: SMgrRelation, forknum: ForkNumber::Type) -> bool;

@@ -71,7 +71,9 @@ pub fn peers_in(database: u32) -> Vec<Peer> {
         // A process that has ended leaves its entry as it was (proc.c, `ProcKill`), but leaves the
         // ProcArray, after which it changes no page.
         // SAFETY: looks the pid up under ProcArrayLock.
-        let lives = || unsafe { pg_sys::BackendPidGetProc(pid) == (*pg_sys::ProcGlobal).allProcs.add(number) };
+        let lives = || unsafe {
+            pg_sys::BackendPidGetProc(pid) == (*pg_sys::ProcGlobal).allProcs.add(number)
+        };
         if pid != 0 && db.to_u32() == database && !me && lives() {
             peers.push(Peer {
                 number,

@@ -15,7 +15,6 @@ use std::ffi::c_char;
 /// Our table.
 pub fn table() -> FSmgr {
     FSmgr {
-        open: smgr_open,
         close: smgr_close,
         create: smgr_create,
         exists: smgr_exists,
@@ -32,12 +31,19 @@ pub fn table() -> FSmgr {
     }
 }
 
+/// A process's first callback. May raise an error when memory is out.
+#[pg_guard]
+unsafe extern "C-unwind" fn meet_sentinel() {
+    stop::at_callback();
+}
+
 /// Defines one callback: md's function while there is no fork, else the slow one.
 macro_rules! callback {
     ($name:ident, $md:ident, $slow:ident, ($($arg:ident: $type:ty),*) $(-> $ret:ty)?) => {
         unsafe extern "C-unwind" fn $name($($arg: $type),*) $(-> $ret)? {
             // SAFETY: smgr.c's own arguments, passed on unchanged.
             unsafe {
+                if !stop::has_sentinel() { meet_sentinel() }
                 if any_live() { $slow($($arg),*) } else { raw::$md($($arg),*) }
             }
         }
@@ -60,20 +66,6 @@ callback!(smgr_writeback, mdwriteback, slow_writeback, (reln: SMgrRelation, fork
 callback!(smgr_nblocks, mdnblocks, slow_nblocks, (reln: SMgrRelation, fork: ForkNumber::Type) -> BlockNumber);
 callback!(smgr_truncate, mdtruncate, slow_truncate, (reln: SMgrRelation, fork: ForkNumber::Type, old_blocks: BlockNumber, blocks: BlockNumber));
 callback!(smgr_immedsync, mdimmedsync, slow_immedsync, (reln: SMgrRelation, fork: ForkNumber::Type));
-
-/// Any process, when it first opens a relation. Keeps the sentinels, and stops for a cut.
-#[pg_guard]
-unsafe extern "C-unwind" fn smgr_open(reln: SMgrRelation) {
-    // SAFETY: smgr.c's own argument.
-    unsafe {
-        raw::mdopen(reln);
-        if stop::sentinel(&(*reln).smgr_rnode.node).is_some() {
-            return;
-        }
-    }
-    stop::keep_sentinels(None);
-    stop::stop_for_cut();
-}
 
 /// Any process, when it closes a relation or absorbs the barrier. Stops for a cut (D4).
 #[pg_guard]

@@ -401,11 +401,14 @@ pub unsafe fn smgr_read(reln: SMgrRelation, fork: Fork, block: BlockNumber, buff
         if let Some(node) = fork_node(&role) {
             if inherited(db, node, rel, block, "read") {
                 let page = &mut *buffer.cast::<Page>();
-                if let Err(failure) = engine::read_inherited(&Server, node, rel, block, page) {
-                    fork_failed(db, "read", &failure);
-                    black_hole_page(block, buffer);
+                match engine::read_inherited(&Server, node, rel, block, page) {
+                    Ok(true) => stats::count(|stats| &stats.read_layer),
+                    Ok(false) => stats::count(|stats| &stats.read_inherited),
+                    Err(failure) => {
+                        fork_failed(db, "read", &failure);
+                        black_hole_page(block, buffer);
+                    }
                 }
-                stats::count(|stats| &stats.read_inherited);
                 return;
             }
             stats::count(|stats| &stats.read_private);

@@ -4,6 +4,10 @@
 //! Absorbing `PROCSIGNAL_BARRIER_SMGRRELEASE` calls `smgr_close` for each open relation
 //! (smgr.c, `smgrreleaseall`). So that there always is one, each process keeps two sentinels,
 //! and opens the other again when one is closed.
+//!
+//! `smgr_open` is no place to open them: the compiler knows that `smgropen` calls entry 0 of a
+//! constant table, and calls `mdopen` directly. So they are opened by whatever comes first: another
+//! callback, the log-in, a query. A process without them is not taken for stopped.
 #![allow(unsafe_code)] // calls into smgr.c, and pointers that it keeps
 
 use crate::pg::lwlock::{hold, Which};
@@ -20,6 +24,22 @@ pub fn sentinel(rnode: &pg_sys::RelFileNode) -> Option<usize> {
     let number = rnode.relNode.to_u32();
     (rnode.dbNode.to_u32() == 0 && rnode.spcNode.to_u32() == 1663 && (1..=2).contains(&number))
         .then(|| number as usize - 1)
+}
+
+/// Whether the barrier can reach this process.
+#[inline]
+pub fn has_sentinel() -> bool {
+    !SENTINELS[0].load(Ordering::Relaxed).is_null()
+}
+
+/// Opens the sentinels if they are not open, and stops for a cut: this process was not reached
+/// before. Where memory must not be allocated it waits for the next occasion.
+#[inline]
+pub fn at_callback() {
+    if !has_sentinel() && process::may_stop() {
+        keep_sentinels(None);
+        stop_for_cut();
+    }
 }
 
 /// Opens the sentinels that are not open, but `except`. In any process, from `smgr_open` and

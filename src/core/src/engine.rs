@@ -218,13 +218,14 @@ pub fn current_len<H: Host>(
 }
 
 /// Reads the block as the fork inherited it. `block` is below the inherited length.
+/// Returns whether it came from a layer.
 pub fn read_inherited<H: Host>(
     host: &H,
     node: &Node,
     rel: RelFork,
     block: Block,
     page: &mut Page,
-) -> Res<(), H> {
+) -> Res<bool, H> {
     let Some(origin) = &node.origin else {
         return Err(EngineError::NoCut { parent: 0, seq: 0 });
     };
@@ -247,7 +248,7 @@ pub fn read_inherited<H: Host>(
                     host.settle(layer, rel, block, page)?;
                 }
             }
-            return Ok(());
+            return Ok(!place.live);
         }
     }
     let file = last.unwrap_or(FileOf {
@@ -399,7 +400,7 @@ fn read_current<H: Host>(
             _ => true,
         };
     if !own {
-        return read_inherited(host, node, rel, block, page);
+        return read_inherited(host, node, rel, block, page).map(|_| ());
     }
     match host.read_file(file, block, page)? {
         Found::Page => Ok(()),

@@ -1,0 +1,51 @@
+//! Where a session that reads nothing but cached pages meets its sentinels: at the log-in and at
+//! each query.
+#![allow(unsafe_code)] // hooks that C calls
+
+use crate::smgr::stop;
+use pgrx::pg_guard;
+use pgrx::pg_sys;
+use std::sync::OnceLock;
+
+type LogIn = unsafe extern "C-unwind" fn(*mut pg_sys::Port, i32);
+
+extern "C" {
+    /// auth.c; pgrx does not bind it.
+    static mut ClientAuthentication_hook: Option<LogIn>;
+}
+
+static LOG_IN: OnceLock<Option<LogIn>> = OnceLock::new();
+static START: OnceLock<pg_sys::ExecutorStart_hook_type> = OnceLock::new();
+
+/// From `_PG_init`.
+pub fn register() {
+    // SAFETY: while preloading, in the postmaster.
+    unsafe {
+        let _ = LOG_IN.set(ClientAuthentication_hook);
+        ClientAuthentication_hook = Some(log_in);
+        let _ = START.set(pg_sys::ExecutorStart_hook);
+        pg_sys::ExecutorStart_hook = Some(executor_start);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn log_in(port: *mut pg_sys::Port, status: i32) {
+    if let Some(previous) = LOG_IN.get().copied().flatten() {
+        // SAFETY: another library's hook, with the caller's arguments.
+        unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| previous(port, status)) };
+    }
+    stop::at_callback();
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags: i32) {
+    stop::at_callback();
+    // SAFETY: another library's hook or the standard one, with the caller's arguments.
+    unsafe {
+        let previous = START.get().copied().flatten();
+        pg_sys::ffi::pg_guard_ffi_boundary(|| match previous {
+            Some(previous) => previous(query, flags),
+            None => pg_sys::standard_ExecutorStart(query, flags),
+        });
+    }
+}
