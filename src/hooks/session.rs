@@ -42,10 +42,10 @@ unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags:
     stop::at_callback();
     // SAFETY: another library's hook or the standard one, with the caller's arguments.
     unsafe {
-        let previous = START.get().copied().flatten();
-        pg_sys::ffi::pg_guard_ffi_boundary(|| match previous {
-            Some(previous) => previous(query, flags),
+        match START.get().copied().flatten() {
+            // For raw functions only: see utility.rs.
+            Some(previous) => pg_sys::ffi::pg_guard_ffi_boundary(|| previous(query, flags)),
             None => pg_sys::standard_ExecutorStart(query, flags),
-        });
+        }
     }
 }

@@ -22,6 +22,7 @@ pub fn register() {
 }
 
 #[pg_guard]
+#[allow(clippy::too_many_arguments)] // the hook's type
 unsafe extern "C-unwind" fn process_utility(
     statement: *mut pg_sys::PlannedStmt,
     query: *const c_char,
@@ -37,18 +38,21 @@ unsafe extern "C-unwind" fn process_utility(
         if any_live() && intercept((*statement).utilityStmt, context) {
             return;
         }
-        let next = PREVIOUS.get().copied().flatten();
-        pg_sys::ffi::pg_guard_ffi_boundary(|| match next {
-            Some(next) => next(
-                statement,
-                query,
-                read_only,
-                context,
-                params,
-                environment,
-                dest,
-                completion,
-            ),
+        match PREVIOUS.get().copied().flatten() {
+            // The boundary is for raw functions only: pgrx's own are guarded, and a panic inside the
+            // boundary ends the server.
+            Some(next) => pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                next(
+                    statement,
+                    query,
+                    read_only,
+                    context,
+                    params,
+                    environment,
+                    dest,
+                    completion,
+                );
+            }),
             None => pg_sys::standard_ProcessUtility(
                 statement,
                 query,
@@ -59,7 +63,7 @@ unsafe extern "C-unwind" fn process_utility(
                 dest,
                 completion,
             ),
-        });
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! The exported functions of `md.c`, which pgrx does not bind, and the layout of `f_smgr`
 //! (PostgreSQL 15.11 and later: `smgr_truncate` takes the old length too).
 
+#![allow(non_snake_case)] // C's names
+
 use pgrx::pg_sys::{BlockNumber, ForkNumber, RelFileNodeBackend, SMgrRelation};
 use std::ffi::{c_char, c_void};
 
@@ -47,7 +49,6 @@ pub struct FSmgr {
 pub const SLOTS: usize = 15;
 const _: () = assert!(size_of::<FSmgr>() == SLOTS * size_of::<usize>());
 
-#[allow(non_snake_case)]
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" {
     pub fn mdclose(reln: SMgrRelation, forknum: ForkNumber::Type);

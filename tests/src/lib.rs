@@ -1,0 +1,245 @@
+//! A private PostgreSQL server for one test: made in a temporary directory, stopped with the test.
+//!
+//! The server runs as the user `postgres` (initdb refuses root) on a socket only it has.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A running server.
+pub struct Cluster {
+    dir: PathBuf,
+    bin: PathBuf,
+}
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+fn bindir() -> PathBuf {
+    let pg_config = std::env::var("PG_CONFIG").unwrap_or_else(|_| "pg_config".into());
+    let out = Command::new(pg_config)
+        .arg("--bindir")
+        .output()
+        .expect("pg_config runs");
+    String::from_utf8(out.stdout).expect("a path").trim().into()
+}
+
+impl Cluster {
+    /// A new server with pg_fork preloaded, the extension in `postgres`, and these settings.
+    pub fn new(settings: &str) -> Self {
+        let cluster = Self::bare(
+            &format!("shared_preload_libraries = 'pg_fork'\n{settings}"),
+            &["-k"],
+        );
+        cluster.sql("postgres", "CREATE EXTENSION pg_fork");
+        cluster
+    }
+
+    /// A new server with these settings and initdb options.
+    pub fn bare(settings: &str, initdb: &[&str]) -> Self {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("pgfork-{}-{number}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).expect("a directory");
+        let chown = Command::new("chown")
+            .arg("postgres")
+            .arg(&dir)
+            .status()
+            .expect("chown runs");
+        assert!(chown.success());
+        let cluster = Cluster { dir, bin: bindir() };
+        let data = cluster.data();
+        let mut args = vec!["-D", &data, "-A", "trust", "-U", "postgres", "-N"];
+        args.extend(initdb);
+        cluster.must("initdb", &args);
+        let settings = format!(
+            "listen_addresses = ''\nunix_socket_directories = '{}'\nport = 5432\nmax_connections = 150\n\
+             max_prepared_transactions = 10\n{settings}\n",
+            cluster.dir.display()
+        );
+        let conf = format!("{data}/postgresql.conf");
+        fs::write(
+            &conf,
+            fs::read_to_string(&conf).expect("the settings") + &settings,
+        )
+        .expect("written");
+        cluster.start();
+        cluster
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> String {
+        self.dir.join("data").display().to_string()
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("runuser");
+        command
+            .args(["-u", "postgres", "--"])
+            .arg(self.bin.join(program));
+        command
+            .current_dir(&self.dir)
+            .env("PGHOST", &self.dir)
+            .env("PGPORT", "5432")
+            .env("PGUSER", "postgres");
+        command
+    }
+
+    /// Runs one of PostgreSQL's programs.
+    pub fn run(&self, program: &str, args: &[&str]) -> Output {
+        self.command(program)
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .expect("the program runs")
+    }
+
+    /// Runs one of PostgreSQL's programs, which must succeed.
+    pub fn must(&self, program: &str, args: &[&str]) -> String {
+        let out = self.run(program, args);
+        let (stdout, stderr) = (
+            String::from_utf8_lossy(&out.stdout),
+            String::from_utf8_lossy(&out.stderr),
+        );
+        assert!(
+            out.status.success(),
+            "{program} {args:?}: {stdout}{stderr}\n{}",
+            self.log_tail()
+        );
+        stdout.trim().to_string()
+    }
+
+    /// Starts a program and leaves it running.
+    pub fn spawn(&self, program: &str, args: &[&str]) -> Child {
+        let mut command = self.command(program);
+        command
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command.spawn().expect("the program starts")
+    }
+
+    pub fn start(&self) {
+        // To a file: a pipe would stay open as long as the server runs.
+        let log = self.dir.join("log").display().to_string();
+        let status = self
+            .command("pg_ctl")
+            .args(["-D", &self.data(), "-l", &log, "-w", "start"])
+            .stdout(Stdio::null())
+            .status()
+            .expect("pg_ctl runs");
+        assert!(status.success(), "{}", self.log_tail());
+    }
+
+    pub fn stop(&self, mode: &str) {
+        self.must("pg_ctl", &["-D", &self.data(), "-m", mode, "-w", "stop"]);
+    }
+
+    /// What the statements print, unaligned; they must succeed.
+    pub fn sql(&self, db: &str, sql: &str) -> String {
+        self.must(
+            "psql",
+            &["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", db, "-c", sql],
+        )
+    }
+
+    /// A session that runs a script line by line, each line in the state the last one left.
+    pub fn script(&self, db: &str, lines: &str) -> Output {
+        let path = self.dir.join(format!(
+            "script-{}.sql",
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        ));
+        fs::write(&path, lines).expect("written");
+        self.run(
+            "psql",
+            &[
+                "-XAtq",
+                "-v",
+                "VERBOSITY=verbose",
+                "-d",
+                db,
+                "-f",
+                &path.display().to_string(),
+            ],
+        )
+    }
+
+    /// The SQLSTATE and messages of a statement that must fail.
+    pub fn error(&self, db: &str, sql: &str) -> String {
+        let out = self.run(
+            "psql",
+            &[
+                "-XAtq",
+                "-v",
+                "VERBOSITY=verbose",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-d",
+                db,
+                "-c",
+                sql,
+            ],
+        );
+        assert!(
+            !out.status.success(),
+            "{sql} did not fail: {}",
+            String::from_utf8_lossy(&out.stdout)
+        );
+        String::from_utf8_lossy(&out.stderr).into_owned()
+    }
+
+    /// Fails unless the statement fails with this SQLSTATE.
+    pub fn expect_error(&self, db: &str, sql: &str, state: &str) -> String {
+        let error = self.error(db, sql);
+        assert!(
+            error.contains(&format!(" {state}: ")),
+            "{sql}: expected {state}, got {error}"
+        );
+        error
+    }
+
+    /// Fails if the database has a damaged table or index.
+    pub fn amcheck(&self, db: &str) {
+        self.sql(db, "CREATE EXTENSION IF NOT EXISTS amcheck");
+        self.must(
+            "pg_amcheck",
+            &["-d", db, "--heapallindexed", "--parent-check"],
+        );
+    }
+
+    pub fn log_tail(&self) -> String {
+        let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("server log:\n{}", self.log_tail());
+        }
+        let _ = self.run(
+            "pg_ctl",
+            &["-D", &self.data(), "-m", "immediate", "-w", "stop"],
+        );
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Whether pgbench's four sums agree, what they come to, and how many rows history has.
+pub fn sums(cluster: &Cluster, db: &str) -> String {
+    let all = cluster.sql(
+        db,
+        "SELECT (SELECT sum(abalance) FROM pgbench_accounts), (SELECT sum(tbalance) FROM pgbench_tellers), \
+         (SELECT sum(bbalance) FROM pgbench_branches), (SELECT coalesce(sum(delta), 0) FROM pgbench_history), \
+         (SELECT count(*) FROM pgbench_history)",
+    );
+    let parts: Vec<_> = all.split('|').collect();
+    assert!(
+        parts[..4].iter().all(|sum| *sum == parts[0]),
+        "{db}: the sums differ: {all}"
+    );
+    all
+}
