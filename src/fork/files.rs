@@ -23,6 +23,8 @@ const VERSION_FILE: &str = "pgsql_tmp/pgsql_tmp_pg_fork_PG_VERSION";
 pub const MAP_SEGMENT: u32 = 2_147_483_647;
 /// What is added to the segment numbers of handed-over files.
 pub const HANDED_SEGMENT: u32 = 1 << 30;
+/// What is added to the segment numbers of init forks.
+const INIT_SEGMENT: u32 = 1 << 29;
 
 /// Blocks in a segment (`RELSEG_SIZE`).
 pub const SEGMENT_BLOCKS: u32 = pg_sys::RELSEG_SIZE;
@@ -51,20 +53,42 @@ pub fn real_dir(oid: u32, spc: u32) -> PathBuf {
     root.join(oid.to_string())
 }
 
-/// A segment number with which md's file tags reach the file.
-pub fn segment_number(rel: RelFork, segment: u32) -> u32 {
-    match (rel.fork & HANDED != 0, segment) {
-        (false, segment) => segment,
-        (true, MAP_SEGMENT) => MAP_SEGMENT - 1,
-        (true, segment) => segment + HANDED_SEGMENT,
-    }
+/// The relation fork and segment number under which md's file tags reach the file.
+///
+/// Nothing of ours but a fork's own init fork may be called `_init`: `ResetUnloggedRelations`
+/// (reinit.c) takes it for one after a crash, and copies it over the main fork. So init forks'
+/// maps and pre-images go by numbers of the main fork.
+pub fn segment_number(oid: u32, rel: RelFork, segment: u32) -> (u8, u32) {
+    let fork = rel.fork & 3;
+    let handed = rel.fork & HANDED != 0;
+    let init = fork == 3 && (segment == MAP_SEGMENT || handed || is_layer_dir(oid));
+    let number = match (handed, segment) {
+        (false, MAP_SEGMENT) => MAP_SEGMENT - u32::from(init) * 2,
+        (true, MAP_SEGMENT) => MAP_SEGMENT - 1 - u32::from(init) * 2,
+        (handed, segment) => {
+            segment + u32::from(handed) * HANDED_SEGMENT + u32::from(init) * INIT_SEGMENT
+        }
+    };
+    (if init { 0 } else { fork }, number)
+}
+
+/// Whether the folder is a layer's. Asked for init forks only; a layer is not in the registry yet
+/// while its cut is taken, a fork always is.
+fn is_layer_dir(oid: u32) -> bool {
+    use crate::shmem::registry::{self, Use};
+    real_dir(oid, DEFAULT_TABLESPACE).exists()
+        && !registry::read(|slots| {
+            slots
+                .iter()
+                .any(|s| s.oid == oid && matches!(s.used, Use::Fork | Use::Tombstone))
+        })
 }
 
 /// The path of a segment, or of the map file, of a relation (`GetRelationPath`, `_mdfd_segpath`).
 pub fn segment_path(oid: u32, rel: RelFork, segment: u32) -> PathBuf {
-    let suffix = ["", "_fsm", "_vm", "_init"][usize::from(rel.fork & 3)];
+    let (fork, number) = segment_number(oid, rel, segment);
+    let suffix = ["", "_fsm", "_vm", "_init"][usize::from(fork)];
     let mut name = format!("{}{suffix}", rel.rel);
-    let number = segment_number(rel, segment);
     if number > 0 {
         name.push_str(&format!(".{number}"));
     }

@@ -8,15 +8,16 @@ use pgrx::pg_sys;
 use std::io;
 
 fn tag(oid: u32, rel: RelFork, segment: u32) -> pg_sys::FileTag {
+    let (fork, segno) = segment_number(oid, rel, segment);
     pg_sys::FileTag {
         handler: pg_sys::SyncRequestHandler::SYNC_HANDLER_MD as i16,
-        forknum: i16::from(rel.fork & 3),
+        forknum: i16::from(fork),
         rnode: pg_sys::RelFileNode {
             spcNode: rel.spc.into(),
             dbNode: oid.into(),
             relNode: rel.rel.into(),
         },
-        segno: segment_number(rel, segment),
+        segno,
     }
 }
 

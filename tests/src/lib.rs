@@ -136,12 +136,14 @@ impl Cluster {
         self.must("pg_ctl", &["-D", &self.data(), "-m", mode, "-w", "stop"]);
     }
 
-    /// What the statements print, unaligned; they must succeed.
+    /// What the statements print, unaligned; they must succeed. Each is sent by itself, so those that
+    /// cannot run in a transaction block can stand among them.
     pub fn sql(&self, db: &str, sql: &str) -> String {
-        self.must(
-            "psql",
-            &["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", db, "-c", sql],
-        )
+        let mut args = vec!["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", db];
+        for statement in sql.split("; ") {
+            args.extend(["-c", statement]);
+        }
+        self.must("psql", &args)
     }
 
     /// A session that runs a script line by line, each line in the state the last one left.
