@@ -55,9 +55,16 @@ fn reserve(source: &catalog::Source, oid: u32, wanted: Option<&str>) -> String {
         slot.set_name(&name);
         let placed = registry::change(|slots| {
             let forks = slots.iter().filter(|slot| slot.used == Use::Fork);
+            // A row that commits at this moment may not be seen yet, but its slot is. For a name of our
+            // own choice a fork that was renamed since only costs a number.
+            let in_the_way = |slot: &Slot| match slot.state {
+                ForkState::Creating => true,
+                ForkState::Dropping => false,
+                _ => wanted.is_none(),
+            };
             if forks
                 .clone()
-                .any(|slot| slot.state == ForkState::Creating && slot.name() == name)
+                .any(|slot| in_the_way(slot) && slot.name() == name)
             {
                 return None;
             }

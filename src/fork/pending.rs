@@ -95,7 +95,6 @@ fn settle(pending: Vec<Pending>, committed: bool) {
                     registry::find(slots, oid).filter(|slot| slot.state == ForkState::Creating)
                 {
                     slot.state = ForkState::Ready;
-                    slot.set_name("");
                 }
             }),
             (Action::Create, false) | (Action::Drop, true) => abandon(oid),

@@ -59,7 +59,7 @@ pub struct Slot {
     pub cut_time: i64,
     pub drop_lsn: u64,
     pub reason: [u8; 160],
-    /// The name that an uncommitted fork_create has taken.
+    /// The name that fork_create gave it; it may have been renamed since.
     pub name: [u8; 64],
 }
 

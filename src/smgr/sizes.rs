@@ -28,6 +28,7 @@ pub fn logical_size(oid: u32) -> Option<i64> {
         places.push(at);
     }
     let mut relations = BTreeSet::new();
+    let mut others = 0;
     for spc in files::tablespaces() {
         for place in &places {
             for entry in fs::read_dir(files::db_dir(*place, spc))
@@ -35,14 +36,22 @@ pub fn logical_size(oid: u32) -> Option<i64> {
                 .flatten()
                 .flatten()
             {
-                relations.extend(entry.file_name().to_str().and_then(|name| parse(spc, name)));
+                let name = entry.file_name();
+                match name.to_str().and_then(|name| parse(spc, name)) {
+                    Some(rel) => drop(relations.insert(rel)),
+                    // The few files of a database that are no relation's.
+                    None if *place == oid => {
+                        others += entry.metadata().map_or(0, |found| found.len() as i64)
+                    }
+                    None => {}
+                }
             }
         }
     }
     let lens = relations
         .into_iter()
         .filter_map(|rel| current_len(&Server, oid, &node, rel).ok().flatten());
-    Some(lens.map(|blocks| i64::from(blocks) * 8192).sum())
+    Some(others + lens.map(|blocks| i64::from(blocks) * 8192).sum::<i64>())
 }
 
 /// The relation fork that a file belongs to (`parse_filename_for_nontemp_relation`).
