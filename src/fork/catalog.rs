@@ -56,14 +56,43 @@ pub fn database_oid(name: &str) -> Option<u32> {
     (oid != pg_sys::InvalidOid).then(|| oid.to_u32())
 }
 
+/// Runs `what` with nothing but PostgreSQL's own names in sight: an operator of the caller's must
+/// not be run with rights that are not his. An error undoes the setting (guc.c, `AtEOXact_GUC`).
+fn with_safe_path<R>(what: impl FnOnce() -> R) -> R {
+    // SAFETY: the documented way to set a variable for a while (guc.c).
+    let level = unsafe {
+        let level = pg_sys::NewGUCNestLevel();
+        pg_sys::set_config_option(
+            c"search_path".as_ptr(),
+            c"pg_catalog, pg_temp".as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_SAVE,
+            true,
+            0,
+            false,
+        );
+        level
+    };
+    let result = what();
+    // SAFETY: the level made above.
+    unsafe { pg_sys::AtEOXact_GUC(true, level) };
+    result
+}
+
 /// Runs `what` with the bootstrap superuser's rights. An error ends the transaction, which
 /// restores them too (xact.c, `AbortTransaction`).
 fn as_superuser<R>(what: impl FnOnce() -> R) -> R {
+    with_safe_path(|| switched(what))
+}
+
+fn switched<R>(what: impl FnOnce() -> R) -> R {
     let (mut user, mut context) = (pg_sys::InvalidOid, 0);
     // SAFETY: plain state of this process.
     unsafe {
         pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
-        let restricted = context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
+        let restricted = context
+            | (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION) as i32;
         pg_sys::SetUserIdAndSecContext(pg_sys::Oid::from(10), restricted);
     }
     let result = what();
@@ -72,13 +101,28 @@ fn as_superuser<R>(what: impl FnOnce() -> R) -> R {
     result
 }
 
-fn run(sql: &str, args: &[DatumWithOid]) {
-    let done = Spi::connect_mut(|client| client.update(sql, None, args).map(|_| ()));
-    if let Err(error) = done {
+/// Runs a statement; returns how many rows it changed.
+fn run(sql: &str, args: &[DatumWithOid]) -> usize {
+    match Spi::connect_mut(|client| client.update(sql, None, args).map(|rows| rows.len())) {
+        Ok(rows) => rows,
+        Err(error) => {
+            ereport!(
+                ERROR,
+                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                format!("could not change the catalog: {error}")
+            );
+        }
+    }
+}
+
+/// A statement that must change the one row of a database. Under REPEATABLE READ a row that is newer
+/// than the transaction's snapshot is not seen.
+fn run_on_row(sql: &str, args: &[DatumWithOid]) {
+    if run(sql, args) != 1 {
         ereport!(
             ERROR,
-            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-            format!("could not change the catalog: {error}")
+            PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            "the database is newer than this transaction's snapshot"
         );
     }
 }
@@ -129,13 +173,17 @@ pub fn find_source(name: &str) -> Source {
             pg_sys::pg_database_ownercheck(oid.into(), user),
         )
     };
-    let row = Spi::connect(|client| {
-        let sql = "SELECT dattablespace, datallowconn FROM pg_catalog.pg_database WHERE oid = $1";
-        let row = client
-            .select(sql, Some(1), &[pg_sys::Oid::from(oid).into()])?
-            .first();
-        Ok::<_, pgrx::spi::SpiError>((row.get::<pg_sys::Oid>(1)?, row.get::<bool>(2)?))
-    });
+    let look = || {
+        Spi::connect(|client| {
+            let sql =
+                "SELECT dattablespace, datallowconn FROM pg_catalog.pg_database WHERE oid = $1";
+            let row = client
+                .select(sql, Some(1), &[pg_sys::Oid::from(oid).into()])?
+                .first();
+            Ok::<_, pgrx::spi::SpiError>((row.get::<pg_sys::Oid>(1)?, row.get::<bool>(2)?))
+        })
+    };
+    let row = with_safe_path(look);
     let Ok((Some(tablespace), Some(allows))) = row else {
         unknown()
     };
@@ -202,7 +250,7 @@ pub fn insert_row(source: &Source, oid: u32, name: &str) {
     let owner = unsafe { pg_sys::GetUserId() };
     let (new, old) = (pg_sys::Oid::from(oid), pg_sys::Oid::from(source.oid));
     as_superuser(|| {
-        run(
+        run_on_row(
             "INSERT INTO pg_catalog.pg_database
              SELECT $1, $2::name, $3, encoding, datlocprovider, false, true, -1, datfrozenxid, datminmxid,
                     dattablespace, datcollate, datctype, daticulocale, datcollversion, datacl
@@ -236,7 +284,7 @@ pub fn insert_row(source: &Source, oid: u32, name: &str) {
 pub fn remove_row(oid: u32) {
     let db = pg_sys::Oid::from(oid);
     as_superuser(|| {
-        run(
+        run_on_row(
             "DELETE FROM pg_catalog.pg_database WHERE oid = $1",
             &[db.into()],
         );

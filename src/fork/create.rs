@@ -29,6 +29,8 @@ pub fn create(source: &str, fork: Option<&str>) -> String {
         catalog::io_error("could not create the fork's files", &error);
     }
     catalog::insert_row(&source, oid, &name);
+    // SAFETY: sets a flag of this transaction: a fork that was reported is on disk (as createdb).
+    unsafe { pg_sys::ForceSyncCommit() };
     name
 }
 

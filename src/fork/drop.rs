@@ -94,6 +94,10 @@ pub fn drop_fork(name: &str, force: bool, missing_ok: bool) -> bool {
     }
     end_sessions(oid, name, force);
     catalog::remove_row(oid);
+    // The worker removes files once this is committed: the commit must be on disk first, whatever
+    // synchronous_commit says (as dropdb has it, dbcommands.c).
+    // SAFETY: sets a flag of this transaction.
+    unsafe { pg_sys::ForceSyncCommit() };
     pending::on_commit_drop(oid);
     true
 }

@@ -245,3 +245,63 @@ fn many_at_once_all_succeed() {
         "prod_fork_100"
     );
 }
+
+#[test]
+fn a_callers_operators_do_not_run_with_our_rights() {
+    let cluster = Cluster::new("");
+    cluster.sql("postgres", "CREATE DATABASE prod");
+    cluster.sql(
+        "postgres",
+        "CREATE ROLE someone LOGIN; CREATE SCHEMA evil AUTHORIZATION someone",
+    );
+    cluster.sql(
+        "postgres",
+        "GRANT EXECUTE ON FUNCTION fork_create TO someone",
+    );
+    // Dollar quoting keeps the function's statements in one piece.
+    cluster.script(
+        "postgres",
+        "SET ROLE someone;
+         CREATE FUNCTION evil.eq(oid, oid) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+             RAISE EXCEPTION 'ran as %', current_user; END $$;
+         CREATE OPERATOR evil.= (LEFTARG = oid, RIGHTARG = oid, FUNCTION = evil.eq);",
+    );
+    let path = "SET ROLE someone; SET search_path = evil, pg_catalog, public";
+    let control = cluster.error(
+        "postgres",
+        &format!("{path}; SELECT 1 FROM pg_database WHERE oid = 1::oid"),
+    );
+    assert!(control.contains("ran as someone"), "{control}");
+    cluster.sql(
+        "postgres",
+        &format!("{path}; SELECT fork_create('prod', 'f'); SELECT fork_drop('f')"),
+    );
+    // Nor does a session's path change: it is what it was.
+    assert_eq!(
+        cluster.sql(
+            "postgres",
+            &format!("{path}; SELECT fork_create('prod', 'g'); SHOW search_path")
+        ),
+        "g\nevil, pg_catalog, public"
+    );
+}
+
+#[test]
+fn a_snapshot_older_than_the_fork_cannot_drop_half_of_it() {
+    let cluster = Cluster::new("");
+    cluster.sql("postgres", "CREATE DATABASE prod");
+    let data = cluster.data();
+    let make = format!(
+        "\\! psql -h {} -p 5432 -U postgres -d postgres -Xqc \"SELECT fork_create('prod', 'f')\"",
+        data.trim_end_matches("/data")
+    );
+    let out = cluster.script(
+        "postgres",
+        &format!("BEGIN ISOLATION LEVEL REPEATABLE READ;\nSELECT 1;\n{make}\nSELECT fork_drop('f');\nCOMMIT;\n"),
+    );
+    assert!(
+        String::from_utf8_lossy(&out.stderr).contains("40001"),
+        "{out:?}"
+    );
+    assert_eq!(cluster.sql("f", "SELECT current_database()"), "f");
+}
