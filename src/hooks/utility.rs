@@ -35,7 +35,10 @@ unsafe extern "C-unwind" fn process_utility(
 ) {
     // SAFETY: the arguments are the caller's, passed on unchanged.
     unsafe {
-        if any_live() && intercept((*statement).utilityStmt, context) {
+        let node = (*statement).utilityStmt;
+        if (any_live() || (*node).type_ == pg_sys::NodeTag::T_DropdbStmt)
+            && intercept(node, context)
+        {
             return;
         }
         match PREVIOUS.get().copied().flatten() {
@@ -109,16 +112,21 @@ unsafe fn intercept(node: *mut pg_sys::Node, context: pg_sys::ProcessUtilityCont
                 let Some(oid) = catalog::database_oid(&name) else {
                     return false;
                 };
-                let forks = registry::forks_of(oid);
+                let top = context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL;
+                pg_sys::PreventInTransactionBlock(top, c"DROP DATABASE".as_ptr());
                 if registry::fork_by_oid(oid).is_some() {
-                    let top = context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL;
-                    pg_sys::PreventInTransactionBlock(top, c"DROP DATABASE".as_ptr());
                     let force = options(statement.options)
                         .iter()
                         .any(|(name, _)| name == "force");
                     drop::drop_fork(&name, force, statement.missing_ok);
                     return true;
                 }
+                // Under the lock that dropdb takes: a fork_create under way holds a weaker one until
+                // it has committed, and its fork is to be seen here then.
+                if catalog::owns(oid) {
+                    catalog::lock_for_drop(oid);
+                }
+                let forks = registry::forks_of(oid);
                 if !forks.is_empty() {
                     refuse(
                         PgSqlErrorCode::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,

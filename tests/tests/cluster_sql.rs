@@ -305,3 +305,27 @@ fn a_snapshot_older_than_the_fork_cannot_drop_half_of_it() {
     );
     assert_eq!(cluster.sql("f", "SELECT current_database()"), "f");
 }
+
+#[test]
+fn a_source_is_not_dropped_under_a_fork_about_to_commit() {
+    let cluster = Cluster::new("");
+    cluster.sql("postgres", "CREATE DATABASE prod");
+    let maker = cluster.spawn(
+        "psql",
+        &[
+            "-Xq",
+            "-d",
+            "postgres",
+            "-c",
+            "BEGIN; SELECT fork_create('prod', 'f'); SELECT pg_sleep(3); COMMIT",
+        ],
+    );
+    while cluster.sql(
+        "postgres",
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'",
+    ) != "1"
+    {}
+    cluster.expect_error("postgres", "DROP DATABASE prod", "2BP01");
+    assert!(maker.wait_with_output().expect("ends").status.success());
+    assert_eq!(cluster.sql("f", "SELECT current_database()"), "f");
+}
