@@ -11,6 +11,9 @@ pub static MAX_PAUSE: GucSetting<i32> = GucSetting::<i32>::new(10);
 /// The page-map cache, in kilobytes (restart needed).
 pub static PAGE_MAP_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(64 * 1024);
 
+/// Whether standbys, and servers restored from the archive, have pg_fork loaded too (D13).
+pub static STANDBYS_READY: GucSetting<bool> = GucSetting::<bool>::new(false);
+
 /// From `_PG_init`, in the postmaster.
 pub fn register() {
     GucRegistry::define_int_guc(
@@ -52,5 +55,13 @@ pub fn register() {
         i32::MAX / 2,
         GucContext::Postmaster,
         GucFlags::UNIT_KB,
+    );
+    GucRegistry::define_bool_guc(
+        c"pg_fork.standbys_ready",
+        c"All standbys, and all servers restored from backups, have pg_fork loaded.",
+        c"A server without it stops at the first WAL record of a fork that it cannot replay.",
+        &STANDBYS_READY,
+        GucContext::Sighup,
+        GucFlags::default(),
     );
 }

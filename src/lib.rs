@@ -55,6 +55,7 @@ mod init {
         guc::register();
         install_hooks();
         fork::pending::register();
+        hooks::relmap::install();
         hooks::session::register();
         hooks::utility::register();
         worker::register();

@@ -137,7 +137,7 @@ fn bury(slot: &Slot) {
     stone.drop_lsn = unsafe { pg_sys::GetXLogInsertRecPtr() };
     // First the tombstone, because recovery must not meet the fork's WAL without one; a creation
     // cut short may have no folder, and then no WAL either.
-    if files::read_meta(oid).is_ok() {
+    if files::real_dir(oid, files::DEFAULT_TABLESPACE).exists() {
         if let Err(error) = files::write_meta(&registry::meta_of(&stone)) {
             log!("pg_fork: could not write the tombstone of the fork with OID {oid}: {error}");
             return;

@@ -344,3 +344,33 @@ pub fn forget_files(oid: u32) {
     // SAFETY: any number will do.
     unsafe { md::ForgetDatabaseSyncRequests(oid.into()) };
 }
+
+/// Raises 55000 while a standby, a base backup, a physical slot or the WAL archive could carry the
+/// fork's WAL to a server that cannot replay it, unless `pg_fork.standbys_ready` is on (D13).
+pub fn refuse_unready_standbys() {
+    if crate::guc::STANDBYS_READY.get() {
+        return;
+    }
+    let look = || {
+        Spi::get_one::<String>(
+            "SELECT CASE
+                 WHEN EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_type = 'physical')
+                     THEN 'There is a physical replication slot.'
+                 WHEN EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE backend_type = 'walsender' AND datid IS NULL)
+                     THEN 'A standby or a base backup is connected.'
+                 WHEN pg_catalog.current_setting('archive_mode') <> 'off'
+                     THEN 'WAL is being archived.'
+             END",
+        )
+    };
+    if let Ok(Some(detail)) = as_superuser(look) {
+        ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "cannot fork a database while its WAL goes to servers that may not know of forks",
+            "fork_create",
+        )
+        .set_detail(detail)
+        .set_hint("Load pg_fork on them too, then set pg_fork.standbys_ready = on.")
+        .report(PgLogLevel::ERROR);
+    }
+}

@@ -18,6 +18,7 @@ pub fn create(source: &str, fork: Option<&str>) -> String {
         pg_sys::PreventCommandIfParallelMode(c"fork_create()".as_ptr());
         pg_sys::PreventCommandDuringRecovery(c"fork_create()".as_ptr());
     }
+    catalog::refuse_unready_standbys();
     let source = catalog::find_source(source);
     let oid = catalog::new_oid();
     let name = reserve(&source, oid, fork);

@@ -198,8 +198,21 @@ pub fn read_metas() -> Vec<Meta> {
                 pgrx::log!("pg_fork: removing {ROOT}/{oid}: its creation was cut short");
                 remove(oid, true);
             }
-            Ok(_) => pgrx::log!("pg_fork: {ROOT}/{oid}/meta is of another fork; left alone"),
-            Err(error) => pgrx::log!("pg_fork: {ROOT}/{oid}/meta: {error}; left alone"),
+            // Not to be opened, nor taken for a database of its own, by a session or by recovery.
+            other => {
+                let reason = match other {
+                    Ok(_) => "its meta file is of another fork".to_string(),
+                    Err(error) => format!("its meta file cannot be read: {error}"),
+                };
+                pgrx::log!("pg_fork: {ROOT}/{oid}: {reason}");
+                let state = pg_fork_core::format::meta::State::Invalid;
+                metas.push(Meta {
+                    oid,
+                    state,
+                    reason,
+                    ..Meta::default()
+                });
+            }
         }
     }
     metas
@@ -262,4 +275,16 @@ pub fn storage(oid: u32) -> i64 {
         .filter(|found| found.is_file())
         .map(|found| found.blocks() as i64 * 512)
         .sum()
+}
+
+/// Whether the database has a folder, or a link to one, in any tablespace.
+pub fn database_is_here(oid: u32) -> bool {
+    tablespaces()
+        .into_iter()
+        .any(|spc| db_dir(oid, spc).symlink_metadata().is_ok())
+}
+
+/// Folders of forks, layers and tombstones there are.
+pub fn count() -> usize {
+    fs::read_dir(ROOT).map_or(0, |entries| entries.flatten().count())
 }

@@ -11,7 +11,7 @@ pub mod stats;
 use crate::guc;
 use pg_fork_core::cache::PageMapCache;
 use pgrx::pg_sys;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// The fixed part of the region.
 #[repr(C)]
@@ -47,9 +47,12 @@ pub fn any_live() -> bool {
     shared().is_some_and(|shared| shared.live.load(Ordering::Relaxed) != 0)
 }
 
-/// How many slots the registry has: a fork takes one, its layer another.
+static SLOT_COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// How many slots the registry has: a fork takes one, its layer another. All that is on disk must
+/// fit, however low `pg_fork.max_forks` was set since: recovery must know each.
 pub fn slot_count() -> usize {
-    guc::MAX_FORKS.get() as usize * 3
+    SLOT_COUNT.load(Ordering::Relaxed)
 }
 
 /// The registry's slots. Only under the registry's lock.
@@ -100,6 +103,8 @@ fn size() -> usize {
 
 /// From `shmem_request_hook`, in the postmaster.
 pub fn request() {
+    let slots = guc::MAX_FORKS.get() as usize * 3 + crate::fork::files::count();
+    SLOT_COUNT.store(slots, Ordering::Relaxed);
     // SAFETY: called in the phase in which requests are taken.
     unsafe { pg_sys::RequestAddinShmemSpace(size()) };
     crate::pg::lwlock::request();

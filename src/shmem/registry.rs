@@ -437,3 +437,20 @@ pub fn layer_source(oid: u32) -> Option<u32> {
             .map(|slot| slot.source)
     })
 }
+
+/// In recovery: a database without a folder was a fork on the server whose WAL this is, or is
+/// dropped further on. Its WAL is skipped, and what the buffer pool has of it goes nowhere, until the
+/// server starts anew.
+pub fn skip_in_recovery(oid: u32) {
+    let mut slot = Slot::empty();
+    (slot.used, slot.oid, slot.drop_lsn) = (Use::Tombstone, oid, u64::MAX);
+    pgrx::log!("pg_fork: skipping the WAL of the database with OID {oid}, which is not here");
+    if !change(|slots| insert(slots, slot)) {
+        // Without a slot the checkpointer would look for the files, and fail.
+        pgrx::ereport!(
+            PANIC,
+            pgrx::PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+            "too many forks in the WAL: set pg_fork.max_forks higher and start the server again"
+        );
+    }
+}

@@ -1,10 +1,12 @@
 //! The functions that `smgr.c` calls. They run in every process of the server.
 //!
-//! While there is no fork, layer or tombstone each is one load and md's own function (I9).
+//! While there is no fork, layer or tombstone each is one load and md's own function (I9); but
+//! recovery always asks, as it may meet forks of another life of this server (D13).
 //! Otherwise [`super::ops`] decides. An error may be raised where md may raise one.
 #![allow(unsafe_code)] // C calls these
 
 use crate::pg::md::{self, raw, FSmgr};
+use crate::pg::process;
 use crate::shmem::any_live;
 use crate::smgr::{handles, ops, stop};
 use pgrx::pg_guard;
@@ -44,7 +46,7 @@ macro_rules! callback {
             // SAFETY: smgr.c's own arguments, passed on unchanged.
             unsafe {
                 if !stop::has_sentinel() { meet_sentinel() }
-                if any_live() { $slow($($arg),*) } else { raw::$md($($arg),*) }
+                if any_live() || process::in_recovery() { $slow($($arg),*) } else { raw::$md($($arg),*) }
             }
         }
 

@@ -44,7 +44,12 @@ fn route(rnode: &RelFileNodeBackend, fork: Fork) -> (u32, RelFork, Role) {
     if db == 0 || rnode.backend != pg_sys::InvalidBackendId {
         return (db, rel, Role::Plain);
     }
-    (db, rel, registry::role(db))
+    let role = registry::role(db);
+    if matches!(role, Role::Plain) && process::in_recovery() && !files::database_is_here(db) {
+        registry::skip_in_recovery(db);
+        return (db, rel, Role::Tombstone);
+    }
+    (db, rel, role)
 }
 
 fn describe(failure: &Failure) -> String {

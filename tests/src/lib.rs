@@ -67,6 +67,37 @@ impl Cluster {
         cluster
     }
 
+    /// A standby that streams from this server, with these settings on top of this server's.
+    pub fn standby(&self, settings: &str) -> Self {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("pgfork-{}-{number}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).expect("a directory");
+        let chown = Command::new("chown")
+            .arg("postgres")
+            .arg(&dir)
+            .status()
+            .expect("chown runs");
+        assert!(chown.success());
+        let standby = Cluster { dir, bin: bindir() };
+        self.must(
+            "pg_basebackup",
+            &["-D", &standby.data(), "-c", "fast", "-X", "stream", "-R"],
+        );
+        let conf = format!("{}/postgresql.conf", standby.data());
+        let own = format!(
+            "\nunix_socket_directories = '{}'\n{settings}\n",
+            standby.dir.display()
+        );
+        fs::write(
+            &conf,
+            fs::read_to_string(&conf).expect("the settings") + &own,
+        )
+        .expect("written");
+        standby.start();
+        standby
+    }
+
     /// The data directory.
     pub fn data(&self) -> String {
         self.dir.join("data").display().to_string()

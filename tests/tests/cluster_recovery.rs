@@ -1,0 +1,94 @@
+//! What a fork's WAL does to standbys, and what a start of the server makes of what is on disk.
+
+use pg_fork_tests::{sums, Cluster};
+use std::fs;
+
+#[test]
+fn a_standby_skips_forks_and_takes_over_whole() {
+    let cluster = Cluster::new("");
+    cluster.sql("postgres", "CREATE DATABASE prod");
+    cluster.must("pgbench", &["-qi", "-s", "1", "prod"]);
+    let standby = cluster.standby("");
+    let error = cluster.expect_error("postgres", "SELECT fork_create('prod', 'f')", "55000");
+    assert!(error.contains("standbys_ready"), "{error}");
+    cluster.sql(
+        "postgres",
+        "ALTER SYSTEM SET pg_fork.standbys_ready = on; SELECT pg_reload_conf()",
+    );
+    // Pages changed since the last checkpoint: the fork's first change to them has no full image.
+    cluster.sql("prod", "UPDATE pgbench_accounts SET abalance = abalance");
+    while cluster.sql("postgres", "SHOW pg_fork.standbys_ready") != "on" {}
+    cluster.sql("postgres", "SELECT fork_create('prod', 'f')");
+    cluster.sql(
+        "f",
+        "UPDATE pgbench_accounts SET abalance = 7 WHERE aid % 50 = 0; VACUUM pgbench_accounts",
+    );
+    cluster.sql("f", "VACUUM FULL pg_class; CREATE TABLE new (v int); DROP TABLE pgbench_tellers; TRUNCATE pgbench_history");
+    cluster.must("pgbench", &["-n", "-c", "2", "-t", "100", "prod"]);
+    cluster.sql(
+        "postgres",
+        "SELECT fork_create('f', 'g'); SELECT fork_drop('g'); CHECKPOINT",
+    );
+    let expected = sums(&cluster, "prod");
+    let lsn = cluster.sql("postgres", "SELECT pg_current_wal_lsn()");
+    let behind = format!("SELECT pg_last_wal_replay_lsn() < '{lsn}'");
+    while standby.sql("postgres", &behind) == "t" {}
+    assert_eq!(sums(&standby, "prod"), expected);
+    // A restartpoint, and then the checkpoint after promotion, write out what the buffer pool has.
+    standby.sql("postgres", "CHECKPOINT");
+    cluster.stop("fast");
+    standby.sql("postgres", "SELECT pg_promote()");
+    standby.sql("postgres", "CHECKPOINT");
+    assert_eq!(sums(&standby, "prod"), expected);
+    standby.amcheck("prod");
+    standby.must("pgbench", &["-n", "-c", "2", "-t", "100", "prod"]);
+    sums(&standby, "prod");
+    let error = standby.error("f", "SELECT 1");
+    assert!(
+        error.contains("FATAL"),
+        "a fork is not on the standby: {error}"
+    );
+    standby.sql("postgres", "DROP DATABASE f; CHECKPOINT");
+}
+
+#[test]
+fn a_lower_limit_of_forks_loses_none() {
+    let cluster = Cluster::new("pg_fork.max_forks = 20");
+    cluster.sql("postgres", "CREATE DATABASE prod; CREATE TABLE t (v int)");
+    for n in 0..8 {
+        cluster.sql("postgres", &format!("SELECT fork_create('prod', 'f{n}')"));
+        cluster.sql(&format!("f{n}"), "CREATE TABLE mine AS SELECT 1 AS v");
+    }
+    cluster.sql("postgres", "ALTER SYSTEM SET pg_fork.max_forks = 1");
+    cluster.stop("immediate");
+    cluster.start();
+    for n in 0..8 {
+        assert_eq!(cluster.sql(&format!("f{n}"), "SELECT v FROM mine"), "1");
+    }
+    cluster.expect_error("postgres", "SELECT fork_create('prod')", "53400");
+}
+
+#[test]
+fn a_damaged_meta_file_costs_that_fork_only() {
+    let cluster = Cluster::new("");
+    cluster.sql("postgres", "CREATE DATABASE prod");
+    cluster.sql("prod", "CREATE TABLE t AS SELECT 1 AS v");
+    cluster.sql(
+        "postgres",
+        "SELECT fork_create('prod', 'f'); SELECT fork_create('prod', 'g')",
+    );
+    cluster.sql("f", "UPDATE t SET v = 2");
+    let oid = cluster.sql("postgres", "SELECT oid FROM pg_forks WHERE name = 'f'");
+    let meta = format!("{}/pgsql_tmp_pg_fork/{oid}/meta", cluster.data());
+    cluster.stop("immediate");
+    let mut bytes = fs::read(&meta).expect("the file");
+    bytes[20] ^= 1;
+    fs::write(&meta, bytes).expect("written");
+    cluster.start();
+    assert_eq!(cluster.sql("prod", "SELECT v FROM t"), "1");
+    assert_eq!(cluster.sql("g", "SELECT v FROM t"), "1");
+    assert!(cluster.error("f", "SELECT v FROM t").contains("invalid"));
+    let state = "SELECT state, reason LIKE '%meta%' FROM pg_forks WHERE name = 'f'";
+    assert_eq!(cluster.sql("postgres", state), "invalid|t");
+    cluster.sql("postgres", "SELECT fork_drop('f')");
+}
