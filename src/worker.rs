@@ -1,7 +1,8 @@
 //! The background worker: removes the files of what was dropped, and what a crash left behind.
 #![allow(unsafe_code)] // a bgworker's entry point, and calls into bufmgr.c and procsignal.c
 
-use crate::fork::{catalog, files, pending};
+use crate::fork::{catalog, files, merge, pending};
+use crate::shmem::load::meta_of;
 use crate::shmem::registry::{self, ForkState, Slot, Use};
 use crate::shmem::{self, Shared};
 use pgrx::bgworkers::{
@@ -24,8 +25,9 @@ pub fn register() {
         .load();
 }
 
-/// Wakes the worker, if it runs.
+/// Asks the worker to look for what was dropped.
 pub fn wake(shared: &Shared) {
+    shared.cleanup.store(1, Ordering::SeqCst);
     let latch = shared.worker_latch.load(Ordering::SeqCst);
     if !latch.is_null() {
         // SAFETY: a latch in shared memory, of a PGPROC; at worst another process wakes once too often.
@@ -67,98 +69,50 @@ pub extern "C-unwind" fn pg_fork_worker_main(_arg: pg_sys::Datum) {
 
 /// After a start: a fork lives if and only if its row does.
 fn reconcile() {
-    for fork in registry::all_forks() {
-        let oid = fork.slot.oid;
-        if fork.slot.state != ForkState::Creating
-            && fork.slot.state != ForkState::Dropping
-            && catalog::database_name(oid).is_none()
-        {
-            log!("pg_fork: removing the fork with OID {oid}: it has no row in pg_database");
-            pending::abandon(oid);
+    for (fork, _) in registry::all_forks() {
+        let decided = matches!(fork.state, ForkState::Ready | ForkState::Invalid);
+        if decided && catalog::database_name(fork.oid).is_none() {
+            log!(
+                "pg_fork: removing the fork with OID {}: it has no row in pg_database",
+                fork.oid
+            );
+            pending::abandon(fork.oid);
         }
     }
 }
 
 fn clean_up() {
-    let slots: Vec<Slot> = registry::read(|slots| {
-        slots
-            .iter()
-            .filter(|slot| slot.used != Use::Free)
-            .copied()
-            .collect()
-    });
-    for slot in &slots {
-        match slot.used {
-            Use::Fork if slot.state == ForkState::Dropping => bury(slot),
-            // SAFETY: a plain read of shared state.
-            Use::Tombstone if unsafe { pg_sys::GetRedoRecPtr() } > slot.drop_lsn => {
-                files::remove(slot.oid, true);
-                free(slot.oid);
-            }
-            _ => {}
-        }
+    let dropped = |slot: &&Slot| {
+        slot.used == Use::Tombstone || (slot.is_fork() && slot.state == ForkState::Dropping)
+    };
+    let dropped: Vec<Slot> = registry::read(|table| table.iter().filter(dropped).copied().collect());
+    for slot in &dropped {
+        bury(slot);
     }
-    for slot in slots
-        .iter()
-        .filter(|slot| slot.used == Use::Layer && slot.forks == 0)
-    {
-        let needed = |other: &Slot| {
-            other.used == Use::Layer
-                && other.source == slot.source
-                && other.seq < slot.seq
-                && other.forks > 0
-        };
-        // Looked at again under the lock: a fork may be sharing the cut at this moment.
-        let dropped = registry::change(|slots| {
-            if slots.iter().any(needed) {
-                return false;
-            }
-            match registry::find(slots, slot.oid) {
-                Some(layer) if layer.used == Use::Layer && layer.forks == 0 => {
-                    *layer = Slot::empty();
-                    true
-                }
-                _ => false,
-            }
-        });
-        if dropped {
-            catalog::forget_files(slot.oid);
-            files::remove(slot.oid, true);
-        }
-    }
+    merge::run();
 }
 
-/// Makes a tombstone of a dropped fork, and frees its storage.
+/// Removes a dropped fork. Its WAL may be replayed yet; recovery passes over that of a database that
+/// has no folder.
 fn bury(slot: &Slot) {
     let oid = slot.oid;
     let mut stone = *slot;
     stone.used = Use::Tombstone;
-    // SAFETY: a plain read of shared state.
-    stone.drop_lsn = unsafe { pg_sys::GetXLogInsertRecPtr() };
-    // First the tombstone, because recovery must not meet the fork's WAL without one; a creation
-    // cut short may have no folder, and then no WAL either.
+    // First the tombstone, because recovery must not replay into half of the files; a creation cut
+    // short may have no folder, and then no WAL either.
     if files::real_dir(oid, files::DEFAULT_TABLESPACE).exists() {
-        if let Err(error) = files::write_meta(&registry::meta_of(&stone)) {
+        if let Err(error) = files::write_meta(&meta_of(&stone)) {
             log!("pg_fork: could not write the tombstone of the fork with OID {oid}: {error}");
             return;
         }
     }
-    registry::change(|slots| {
-        if let Some(slot) = registry::find(slots, oid) {
-            *slot = stone;
-        }
-    });
+    registry::change(|table| table.update(oid, |slot| *slot = stone));
+    // Second the buffers, and what the checkpointer has to sync, because both want the files;
     // SAFETY: nobody can connect to the database any more; its writes go nowhere by now.
     unsafe { pg_sys::DropDatabaseBuffers(oid.into()) };
     catalog::forget_files(oid);
-    // The folder stays: replay of a relation map update needs it (relmapper.c).
-    files::remove(oid, false);
-}
-
-fn free(oid: u32) {
-    registry::change(|slots| {
-        if let Some(slot) = registry::find(slots, oid) {
-            *slot = Slot::empty();
-        }
-    });
+    // third the files; last the slot, because until then others must not write to them.
+    if files::remove(oid, true) {
+        registry::change(|table| table.remove(oid));
+    }
 }

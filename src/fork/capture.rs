@@ -1,7 +1,7 @@
 //! Copies the source's dirty pages into the new layer, while its backends are stopped (D5).
 #![allow(unsafe_code)] // reads buffer headers
 
-use crate::shmem::registry;
+use crate::shmem::view::{self, Role};
 use crate::smgr::host::Server;
 use pg_fork_core::engine::{before_overwrite, current_len, EngineError, FileOf, Host};
 use pg_fork_core::topology::Node;
@@ -68,8 +68,8 @@ pub fn capture(
     space: u32,
     pages: &[Dirty],
 ) -> Result<(), EngineError<io::Error>> {
-    let node = match registry::role(db) {
-        registry::Role::Node(node) => (*node).clone(),
+    let node = match view::role(db) {
+        Role::Node(node) => (*node).clone(),
         _ => Node::default(),
     };
     let mut page: Page = [0; PAGE_SIZE];

@@ -230,7 +230,7 @@ pub fn new_oid() -> u32 {
         };
         let taken = |spc: u32| files::db_dir(oid, spc).symlink_metadata().is_ok();
         if !files::tablespaces().into_iter().any(taken)
-            && registry::read(|slots| slots.iter().all(|s| s.oid != oid))
+            && registry::slot(oid).is_none()
         {
             return oid;
         }

@@ -3,6 +3,7 @@
 
 use crate::fork::{catalog, cut, files, pending};
 use crate::guc;
+use crate::shmem::load::meta_of;
 use crate::shmem::registry::{self, ForkState, Slot, Use};
 use pg_fork_core::names;
 use pgrx::pg_sys;
@@ -42,7 +43,8 @@ fn reserve(source: &catalog::Source, oid: u32, wanted: Option<&str>) -> String {
     slot.state = ForkState::Creating;
     slot.space = registry::new_space();
     (slot.oid, slot.source, slot.tablespace) = (oid, source.oid, source.tablespace);
-    let mut number = 1;
+    // Names that are taken cost a look each: begin where they are likely to end.
+    let mut number = registry::forks_of(source.oid).len() as u64 + 1;
     loop {
         let name = match wanted {
             Some(name) => name.to_string(),
@@ -56,8 +58,9 @@ fn reserve(source: &catalog::Source, oid: u32, wanted: Option<&str>) -> String {
             continue;
         }
         slot.set_name(&name);
-        let placed = registry::change(|slots| {
-            let forks = slots.iter().filter(|slot| slot.used == Use::Fork);
+        let placed = registry::touch(|table| {
+            let view = table.view();
+            let forks = || view.iter().filter(|slot| slot.is_fork());
             // A row that commits at this moment may not be seen yet, but its slot is. For a name of our
             // own choice a fork that was renamed since only costs a number.
             let in_the_way = |slot: &Slot| match slot.state {
@@ -65,20 +68,14 @@ fn reserve(source: &catalog::Source, oid: u32, wanted: Option<&str>) -> String {
                 ForkState::Dropping => false,
                 _ => wanted.is_none(),
             };
-            if forks
-                .clone()
-                .any(|slot| in_the_way(slot) && slot.name() == name)
-            {
+            if forks().any(|slot| in_the_way(slot) && slot.name() == name) {
                 return None;
             }
-            if forks
-                .filter(|slot| slot.state != ForkState::Dropping)
-                .count()
-                >= guc::MAX_FORKS.get() as usize
-            {
+            let live = forks().filter(|slot| slot.state != ForkState::Dropping);
+            if live.count() >= guc::MAX_FORKS.get() as usize {
                 return Some(false);
             }
-            Some(registry::insert(slots, slot))
+            Some(table.insert(slot))
         });
         match placed {
             Some(true) => return name,
@@ -112,14 +109,9 @@ fn make_files(source: &catalog::Source, oid: u32, layer: &Slot) -> io::Result<()
         &fs::read(from.join("pg_filenode.map"))?,
     )?;
     let _ = fs::hard_link(from.join("pg_internal.init"), to.join("pg_internal.init"));
-    let slot = registry::read(|slots| {
-        slots
-            .iter()
-            .find(|slot| slot.used == Use::Fork && slot.oid == oid)
-            .copied()
-    });
+    let slot = registry::fork(oid);
     // Last: a folder without this file is a creation cut short.
-    files::write_meta(&registry::meta_of(&slot.ok_or(io::ErrorKind::NotFound)?))?;
+    files::write_meta(&meta_of(&slot.ok_or(io::ErrorKind::NotFound)?))?;
     files::sync_dir(&to)?;
     files::sync_dir(files::ROOT.as_ref())?;
     files::sync_dir(&files::tablespace_dir(spc))

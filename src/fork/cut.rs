@@ -6,9 +6,11 @@ use crate::fork::{capture, catalog, files};
 use crate::guc;
 use crate::pg::lwlock::{hold, Held, Which};
 use crate::pg::process::{self, Peer};
-use crate::shmem::registry::{self, Slot, Use};
+use crate::shmem::load::meta_of;
+use crate::shmem::registry::{self, ForkState, Slot, Use};
 use crate::shmem::{self, stats};
 use crate::smgr::handles;
+use pg_fork_core::table::TableMut;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -81,15 +83,15 @@ pub fn take_or_share(source: &catalog::Source, fork: u32) -> Taken {
     };
     let asked = shared.next_seq.load(Ordering::SeqCst);
     let serial = Serial::new();
-    let joined = registry::change(|slots| {
-        let newest = slots
-            .iter_mut()
-            .filter(|slot| slot.used == Use::Layer && slot.source == source.oid)
-            .max_by_key(|slot| slot.seq)
-            .filter(|slot| slot.seq > asked)?;
-        newest.forks += 1;
-        let layer = *newest;
-        join(slots, fork, &layer);
+    let joined = registry::touch(|table| {
+        let view = table.view();
+        let layers = view.group(source.oid).filter(|slot| slot.is_layer());
+        let layer = *layers.max_by_key(|slot| slot.seq)?;
+        if layer.seq <= asked {
+            return None;
+        }
+        table.update(layer.oid, |layer| layer.forks += 1);
+        join(table, fork, &layer);
         Some(layer)
     });
     let layer = match joined {
@@ -103,13 +105,13 @@ pub fn take_or_share(source: &catalog::Source, fork: u32) -> Taken {
     Taken { layer }
 }
 
-fn join(slots: &mut [Slot], fork: u32, layer: &Slot) {
-    if let Some(slot) = registry::find(slots, fork) {
+fn join(table: &mut TableMut<Slot>, fork: u32, layer: &Slot) {
+    table.update(fork, |slot| {
         slot.layer = layer.oid;
         slot.seq = layer.seq;
         slot.cut_lsn = layer.cut_lsn;
         slot.cut_time = layer.cut_time;
-    }
+    });
 }
 
 /// Who is not stopped and could be changing a page. Someone blocked in a send to its client, or
@@ -126,10 +128,22 @@ fn moving(db: u32) -> Vec<Peer> {
     peers
 }
 
+/// The new layer's folder, until the cut is made: removed if it never is, by an error too.
+struct LayerDir(u32);
+
+impl Drop for LayerDir {
+    fn drop(&mut self) {
+        catalog::forget_files(self.0);
+        handles::forget_all();
+        files::remove(self.0, true);
+    }
+}
+
 fn cut(source: &catalog::Source, fork: u32) -> Slot {
     let deadline = Instant::now() + Duration::from_millis(guc::CUT_TIMEOUT.get() as u64);
     let max_pause = Duration::from_millis(guc::MAX_PAUSE.get() as u64);
     let oid = catalog::new_oid();
+    let dir = LayerDir(oid);
     if let Err(error) = files::ensure_dir(oid, files::DEFAULT_TABLESPACE) {
         catalog::io_error("could not create a directory for the cut", &error);
     }
@@ -150,7 +164,10 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
             window.min(deadline.saturating_duration_since(Instant::now())),
             max_pause,
         ) {
-            Ok(layer) => return layer,
+            Ok(layer) => {
+                std::mem::forget(dir);
+                return layer;
+            }
             Err(failure) => {
                 debug1!(
                     "pg_fork: cut of database {}: {}",
@@ -162,11 +179,9 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
                 files::remove(oid, false);
                 handles::forget_all();
                 if let Failed::Io(error) = &failure {
-                    files::remove(oid, true);
                     catalog::io_error("could not write the cut's pages", error);
                 }
                 if Instant::now() >= deadline {
-                    files::remove(oid, true);
                     stats::count(|stats| &stats.cut_timeouts);
                     give_up(&failure);
                 }
@@ -283,27 +298,21 @@ fn attempt(
     if let Some(shared) = shmem::shared() {
         layer.seq = shared.next_seq.fetch_add(1, Ordering::SeqCst) + 1;
     }
-    let inserted = registry::change(|slots| {
-        let inserted = registry::insert(slots, layer);
+    let inserted = registry::change(|table| {
+        let inserted = table.insert(layer);
         if inserted {
-            join(slots, fork, &layer);
+            join(table, fork, &layer);
         }
         inserted
     });
     if !inserted {
         drop(published);
-        files::remove(oid, true);
         catalog::too_many();
     }
     // Who could not answer must not have moved until now: from here on its changes come after the cut.
     let peers = moving(source.oid);
     if !peers.is_empty() {
-        registry::change(|slots| {
-            join(slots, fork, &Slot::empty());
-            if let Some(slot) = registry::find(slots, oid) {
-                *slot = Slot::empty();
-            }
-        });
+        take_back(fork, oid);
         return Err(Failed::NotStopped(peers));
     }
     let pause = stopped.elapsed();
@@ -311,18 +320,23 @@ fn attempt(
     stats::count(|stats| &stats.cuts);
     stats::pause(pause.as_micros() as u64);
     // The fork is not to be seen before its transaction commits, so this need not be in the pause.
-    let mut meta = registry::meta_of(&layer);
+    let mut meta = meta_of(&layer);
     meta.in_flight = in_flight;
     files::write_meta(&meta).map_err(|error| {
-        registry::change(|slots| {
-            join(slots, fork, &Slot::empty());
-            if let Some(slot) = registry::find(slots, oid) {
-                *slot = Slot::empty();
-            }
-        });
+        take_back(fork, oid);
         Failed::Io(error)
     })?;
+    // From here on the cut stays, and the one before it may be merged away.
+    registry::touch(|table| table.update(oid, |slot| slot.state = ForkState::Ready));
     Ok(layer)
+}
+
+/// The cut was none after all.
+fn take_back(fork: u32, layer: u32) {
+    registry::change(|table| {
+        join(table, fork, &Slot::empty());
+        table.remove(layer);
+    });
 }
 
 /// The transactions in flight in the whole server, subtransactions and prepared ones included, and

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // calls into procarray.c
 
 use crate::fork::{catalog, pending};
-use crate::shmem::registry::{self, ForkInfo};
+use crate::shmem::registry::{self, Slot};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -20,9 +20,8 @@ fn report(code: PgSqlErrorCode, message: String, detail: Option<String>, hint: O
 }
 
 /// The names of forks, for a message.
-pub fn names_of(forks: &[ForkInfo]) -> String {
-    let name =
-        |fork: &ForkInfo| catalog::database_name(fork.slot.oid).unwrap_or_else(|| fork.slot.name());
+pub fn names_of(forks: &[Slot]) -> String {
+    let name = |fork: &Slot| catalog::database_name(fork.oid).unwrap_or_else(|| fork.name());
     forks.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
@@ -48,7 +47,7 @@ pub fn drop_fork(name: &str, force: bool, missing_ok: bool) -> bool {
             None,
         );
     };
-    if registry::fork_by_oid(oid).is_none() || pending::dropped_here(oid) {
+    if registry::fork(oid).is_none() || pending::dropped_here(oid) {
         report(
             PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
             format!("database \"{name}\" is not a fork"),
@@ -80,9 +79,9 @@ pub fn drop_fork(name: &str, force: bool, missing_ok: bool) -> bool {
             None,
         );
     }
-    let own: Vec<ForkInfo> = registry::forks_of(oid)
+    let own: Vec<Slot> = registry::forks_of(oid)
         .into_iter()
-        .filter(|fork| !pending::dropped_here(fork.slot.oid))
+        .filter(|fork| !pending::dropped_here(fork.oid))
         .collect();
     if !own.is_empty() {
         report(

@@ -75,13 +75,26 @@ pub fn segment_number(oid: u32, rel: RelFork, segment: u32) -> (u8, u32) {
 /// Whether the folder is a layer's. Asked for init forks only; a layer is not in the registry yet
 /// while its cut is taken, a fork always is.
 fn is_layer_dir(oid: u32) -> bool {
-    use crate::shmem::registry::{self, Use};
-    real_dir(oid, DEFAULT_TABLESPACE).exists()
-        && !registry::read(|slots| {
-            slots
-                .iter()
-                .any(|s| s.oid == oid && matches!(s.used, Use::Fork | Use::Tombstone))
-        })
+    let is_fork = crate::shmem::registry::slot(oid).is_some_and(|slot| !slot.is_layer());
+    !is_fork && real_dir(oid, DEFAULT_TABLESPACE).exists()
+}
+
+/// The relation fork whose map file this is (the other way of [`segment_number`]).
+pub fn parse_map(spc: u32, name: &str) -> Option<RelFork> {
+    let (stem, number) = name.split_once('.')?;
+    let (rel, fork) = match stem.split_once('_') {
+        None => (stem, 0),
+        Some((rel, "fsm")) => (rel, 1),
+        Some((rel, "vm")) => (rel, 2),
+        Some(_) => return None,
+    };
+    let back = MAP_SEGMENT.checked_sub(number.parse().ok()?)?;
+    let init = if back & 2 == 0 { fork } else { 3 };
+    (back < 4).then_some(RelFork {
+        spc,
+        rel: rel.parse().ok()?,
+        fork: init | if back & 1 == 0 { 0 } else { HANDED },
+    })
 }
 
 /// The path of a segment, or of the map file, of a relation (`GetRelationPath`, `_mdfd_segpath`).
@@ -230,34 +243,40 @@ pub fn tablespaces() -> Vec<u32> {
     std::iter::once(DEFAULT_TABLESPACE).chain(others).collect()
 }
 
-/// Removes a fork's or layer's files in all tablespaces; with `meta`, the folder and links too.
-pub fn remove(oid: u32, meta: bool) {
-    for spc in tablespaces() {
+/// Removes a fork's or layer's files in all tablespaces; with `whole`, its `meta` file, the folder
+/// and the links too. Whether nothing of that is left; what is, is logged.
+pub fn remove(oid: u32, whole: bool) -> bool {
+    let mut gone = true;
+    // The default tablespace last, and there `meta`: it tells the next start what the rest was.
+    for spc in tablespaces().into_iter().rev() {
         let real = real_dir(oid, spc);
         for entry in fs::read_dir(&real).into_iter().flatten().flatten() {
-            if meta || entry.file_name() != "meta" {
-                log_failure(fs::remove_file(entry.path()), &entry.path());
+            if entry.file_name() != "meta" {
+                gone &= removed(fs::remove_file(entry.path()), &entry.path());
             }
         }
-        if meta {
-            // The links first, because a folder without its link is found again at the next start.
-            for path in [db_dir(oid, spc), real] {
-                let gone = match fs::symlink_metadata(&path) {
-                    Ok(found) if found.is_symlink() => fs::remove_file(&path),
-                    Ok(_) => fs::remove_dir(&path),
+        if whole && gone {
+            // The link before the folder, because a folder without its link is found again.
+            for path in [db_dir(oid, spc), real.join("meta"), real] {
+                let result = match fs::symlink_metadata(&path) {
+                    Ok(found) if found.is_dir() => fs::remove_dir(&path),
+                    Ok(_) => fs::remove_file(&path),
                     Err(_) => Ok(()),
                 };
-                log_failure(gone, &path);
+                gone &= removed(result, &path);
             }
         }
     }
+    gone
 }
 
-fn log_failure(result: io::Result<()>, path: &Path) {
-    if let Err(error) = result {
-        if error.kind() != io::ErrorKind::NotFound {
+fn removed(result: io::Result<()>, path: &Path) -> bool {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
             pgrx::log!("pg_fork: could not remove {}: {error}", path.display());
+            false
         }
+        _ => true,
     }
 }
 

@@ -6,4 +6,5 @@ pub mod create;
 pub mod cut;
 pub mod drop;
 pub mod files;
+pub mod merge;
 pub mod pending;

@@ -2,12 +2,11 @@
 #![allow(unsafe_code)] // registers callbacks that C calls
 
 use crate::shmem;
-use crate::shmem::registry::{self, ForkState, Use};
+use crate::shmem::registry::{self, ForkState};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::cell::RefCell;
 use std::ffi::c_void;
-use std::sync::atomic::Ordering;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Action {
@@ -68,21 +67,19 @@ pub fn dropped_here(oid: u32) -> bool {
 
 /// Leaves the fork to the worker.
 pub fn abandon(oid: u32) {
-    registry::change(|slots| {
-        let Some(slot) = registry::find(slots, oid).filter(|slot| slot.used == Use::Fork) else {
-            return;
-        };
-        if slot.state == ForkState::Dropping {
-            return;
-        }
-        slot.state = ForkState::Dropping;
-        let layer = slot.layer;
-        if let Some(layer) = registry::find(slots, layer).filter(|slot| slot.used == Use::Layer) {
-            layer.forks = layer.forks.saturating_sub(1);
+    registry::change(|table| {
+        let layer = table.update(oid, |slot| {
+            let live = slot.is_fork() && slot.state != ForkState::Dropping;
+            live.then(|| {
+                slot.state = ForkState::Dropping;
+                slot.layer
+            })
+        });
+        if let Some(Some(layer)) = layer {
+            table.update(layer, |layer| layer.forks = layer.forks.saturating_sub(1));
         }
     });
     if let Some(shared) = shmem::shared() {
-        shared.cleanup.store(1, Ordering::SeqCst);
         crate::worker::wake(shared);
     }
 }
@@ -90,13 +87,15 @@ pub fn abandon(oid: u32) {
 fn settle(pending: Vec<Pending>, committed: bool) {
     for Pending { oid, action, .. } in pending {
         match (action, committed) {
-            (Action::Create, true) => registry::change(|slots| {
-                if let Some(slot) =
-                    registry::find(slots, oid).filter(|slot| slot.state == ForkState::Creating)
-                {
-                    slot.state = ForkState::Ready;
-                }
-            }),
+            (Action::Create, true) => {
+                registry::touch(|table| {
+                    table.update(oid, |slot| {
+                        if slot.state == ForkState::Creating {
+                            slot.state = ForkState::Ready;
+                        }
+                    })
+                });
+            }
             (Action::Create, false) | (Action::Drop, true) => abandon(oid),
             (Action::Drop, false) => {}
         }

@@ -4,7 +4,7 @@
 //! the originals for everything else.
 #![allow(unsafe_code)] // replaces function pointers, and C calls ours
 
-use crate::shmem::registry::{self, Role};
+use crate::shmem::view::{self, Role};
 use crate::smgr::{sizes, table};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo};
@@ -77,7 +77,7 @@ unsafe fn original(n: usize, fcinfo: FunctionCallInfo) -> Datum {
 fn in_fork() -> bool {
     // SAFETY: a plain variable of this process.
     let db = unsafe { pg_sys::MyDatabaseId }.to_u32();
-    matches!(registry::role(db), Role::Node(node) if node.origin.is_some())
+    matches!(view::role(db), Role::Node(node) if node.origin.is_some())
 }
 
 /// Bytes of one relation: the relation fork asked for, or all of them.

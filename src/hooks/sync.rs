@@ -5,7 +5,9 @@
 #![allow(unsafe_code)] // C calls it
 
 use crate::fork::files;
-use crate::shmem::registry::{self, Role};
+use crate::shmem::load::{invalidate, invalidate_forks_of};
+use crate::shmem::registry;
+use crate::shmem::view::{self, Role};
 use pgrx::pg_guard;
 use pgrx::pg_sys::FileTag;
 use std::ffi::{c_char, c_int};
@@ -32,16 +34,16 @@ pub unsafe extern "C-unwind" fn sync_file(ftag: *const FileTag, path: *mut c_cha
         return result;
     }
     let error = std::io::Error::last_os_error();
-    let ours = match registry::role(db) {
+    let ours = match view::role(db) {
         Role::Tombstone | Role::Invalid(_) => true,
         Role::Node(node) if node.origin.is_some() => {
-            registry::invalidate(db, &format!("could not sync a file: {error}"));
+            invalidate(db, &format!("could not sync a file: {error}"));
             true
         }
         Role::Node(_) => false,
         Role::Plain => match registry::layer_source(db) {
             Some(source) => {
-                registry::invalidate_forks_of(
+                invalidate_forks_of(
                     source,
                     &format!("could not sync a layer's file: {error}"),
                 );

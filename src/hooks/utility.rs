@@ -114,7 +114,7 @@ unsafe fn intercept(node: *mut pg_sys::Node, context: pg_sys::ProcessUtilityCont
                 };
                 let top = context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL;
                 pg_sys::PreventInTransactionBlock(top, c"DROP DATABASE".as_ptr());
-                if registry::fork_by_oid(oid).is_some() {
+                if registry::fork(oid).is_some() {
                     let force = options(statement.options)
                         .iter()
                         .any(|(name, _)| name == "force");
@@ -147,7 +147,7 @@ unsafe fn intercept(node: *mut pg_sys::Node, context: pg_sys::ProcessUtilityCont
                 let (Some(template), Some(strategy)) = (get("template"), get("strategy")) else {
                     return false;
                 };
-                let fork = catalog::database_oid(&template).and_then(registry::fork_by_oid);
+                let fork = catalog::database_oid(&template).and_then(registry::fork);
                 if fork.is_some() && strategy.eq_ignore_ascii_case("file_copy") {
                     refuse(
                         PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -167,7 +167,7 @@ unsafe fn intercept(node: *mut pg_sys::Node, context: pg_sys::ProcessUtilityCont
                     .iter()
                     .any(|(name, _)| name == "tablespace");
                 if moves
-                    && (registry::fork_by_oid(oid).is_some() || !registry::forks_of(oid).is_empty())
+                    && (registry::fork(oid).is_some() || !registry::forks_of(oid).is_empty())
                 {
                     refuse(
                         PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,

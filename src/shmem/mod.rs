@@ -4,20 +4,25 @@
 //! are. So everything is found again through `SHARED` each time.
 #![allow(unsafe_code)] // the region is raw memory that all processes share
 
+pub mod load;
 pub mod pagemap;
 pub mod registry;
 pub mod stats;
+pub mod view;
 
 use crate::guc;
 use pg_fork_core::cache::PageMapCache;
+use pg_fork_core::table::{bucket_count, Head, Row};
 use pgrx::pg_sys;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// The fixed part of the region.
 #[repr(C)]
 pub struct Shared {
-    /// Forks, layers and tombstones. While it is 0 every hook is md's own function (I9).
+    /// Forks, layers and tombstones, plus `skipping`. While it is 0 every hook is md's own function (I9).
     pub live: AtomicU32,
+    /// 1 once WAL of a database that is not here was met.
+    pub skipping: AtomicU32,
     pub next_space: AtomicU32,
     /// Changes whenever a fork or a layer comes or goes.
     pub generation: AtomicU64,
@@ -31,7 +36,9 @@ pub struct Shared {
 }
 
 static SHARED: AtomicPtr<Shared> = AtomicPtr::new(std::ptr::null_mut());
-static SLOTS: AtomicPtr<registry::Slot> = AtomicPtr::new(std::ptr::null_mut());
+static HEAD: AtomicPtr<Head> = AtomicPtr::new(std::ptr::null_mut());
+static BUCKETS: AtomicPtr<u32> = AtomicPtr::new(std::ptr::null_mut());
+static ROWS: AtomicPtr<Row<registry::Slot>> = AtomicPtr::new(std::ptr::null_mut());
 static STOPPED: AtomicPtr<AtomicBool> = AtomicPtr::new(std::ptr::null_mut());
 static MAP: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
 
@@ -49,15 +56,22 @@ pub fn any_live() -> bool {
 
 static SLOT_COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// How many slots the registry has: a fork takes one, its layer another. All that is on disk must
-/// fit, however low `pg_fork.max_forks` was set since: recovery must know each.
-pub fn slot_count() -> usize {
+/// How many slots the registry has: a fork takes one, its layer another, and those on their way out
+/// as many. All that is on disk must fit, however low `pg_fork.max_forks` was set since: recovery must
+/// know each.
+fn slot_count() -> usize {
     SLOT_COUNT.load(Ordering::Relaxed)
 }
 
-/// The registry's slots. Only under the registry's lock.
-pub(super) fn slots() -> *mut registry::Slot {
-    SLOTS.load(Ordering::Relaxed)
+/// The registry's table. Only under the registry's lock.
+fn table() -> (*mut Head, *mut [u32], *mut [Row<registry::Slot>]) {
+    let buckets = BUCKETS.load(Ordering::Relaxed);
+    let rows = ROWS.load(Ordering::Relaxed);
+    (
+        HEAD.load(Ordering::Relaxed),
+        std::ptr::slice_from_raw_parts_mut(buckets, bucket_count(slot_count())),
+        std::ptr::slice_from_raw_parts_mut(rows, slot_count()),
+    )
 }
 
 /// The flag that process `number` raises while it waits for a cut.
@@ -95,7 +109,9 @@ fn processes() -> usize {
 
 fn size() -> usize {
     size_of::<Shared>()
-        + slot_count() * size_of::<registry::Slot>()
+        + size_of::<Head>()
+        + bucket_count(slot_count()) * 4
+        + slot_count() * size_of::<Row<registry::Slot>>()
         + processes()
         + map_words() * 4
         + 1024
@@ -103,7 +119,7 @@ fn size() -> usize {
 
 /// From `shmem_request_hook`, in the postmaster.
 pub fn request() {
-    let slots = guc::MAX_FORKS.get() as usize * 3 + crate::fork::files::count();
+    let slots = guc::MAX_FORKS.get() as usize * 4 + 64 + crate::fork::files::count();
     SLOT_COUNT.store(slots, Ordering::Relaxed);
     // SAFETY: called in the phase in which requests are taken.
     unsafe { pg_sys::RequestAddinShmemSpace(size()) };
@@ -131,15 +147,16 @@ pub fn attach() {
             piece
         };
         SHARED.store(carve(size_of::<Shared>()).cast(), Ordering::Relaxed);
-        SLOTS.store(
-            carve(slot_count() * size_of::<registry::Slot>()).cast(),
-            Ordering::Relaxed,
-        );
+        HEAD.store(carve(size_of::<Head>()).cast(), Ordering::Relaxed);
+        let buckets = carve(bucket_count(slot_count()) * 4);
+        BUCKETS.store(buckets.cast(), Ordering::Relaxed);
+        let rows = carve(slot_count() * size_of::<Row<registry::Slot>>());
+        ROWS.store(rows.cast(), Ordering::Relaxed);
         STOPPED.store(carve(processes()).cast(), Ordering::Relaxed);
         MAP.store(carve(map_words() * 4).cast(), Ordering::Relaxed);
         pg_sys::LWLockRelease(lock);
         if !found {
-            registry::load();
+            load::load();
         }
     }
 }

@@ -173,6 +173,30 @@ pub fn bit(oid: u32, space: Space, rel: RelFork, block: Block) -> io::Result<boo
     Ok(chunk_bit(&load_chunk(&key, oid, rel, block)?, block))
 }
 
+/// The first block from `block` on, and below `end`, whose bit is set, by the file: the cache holds
+/// no more than it.
+pub fn next_bit(oid: u32, rel: RelFork, block: Block, end: Block) -> io::Result<Option<Block>> {
+    let mut bytes = [0; 4096];
+    let mut block = block;
+    while block < end {
+        let first = block / 8 * 8;
+        let read = read_at(oid, rel, map::bit_offset(first), &mut bytes)?;
+        if read == 0 {
+            return Ok(None);
+        }
+        let last = end.min(first.saturating_add(read as u32 * 8));
+        let set = |block: &u32| {
+            let at = block - first;
+            bytes[(at / 8) as usize] & 1 << (at % 8) != 0
+        };
+        if let Some(found) = (block..last).find(set) {
+            return Ok(Some(found));
+        }
+        block = last;
+    }
+    Ok(None)
+}
+
 /// Sets the block's bit: first in the file, because the cache may forget it at once.
 pub fn set_bit(oid: u32, space: Space, rel: RelFork, block: Block) -> io::Result<()> {
     let key = Key::chunk_of(space, rel, block);

@@ -3,8 +3,10 @@
 //! Nothing here raises a PostgreSQL error: failures come back as `io::Error`, and the caller
 //! decides whom they hurt (D14).
 
-use crate::fork::files::{segment_path, MAP_SEGMENT, SEGMENT_BLOCKS};
-use crate::shmem::{pagemap, registry};
+use crate::fork::files::{
+    db_dir, ensure_dir, segment_path, sync_dir, MAP_SEGMENT, SEGMENT_BLOCKS,
+};
+use crate::shmem::{pagemap, registry, view};
 use crate::smgr::{handles, settle, sync};
 use pg_fork_core::engine::{FileOf, Found, Host};
 use pg_fork_core::topology::{Layer, Node};
@@ -25,11 +27,7 @@ impl Host for Server {
     }
 
     fn node(&self, oid: DbOid) -> Option<Rc<Node>> {
-        match registry::role(oid) {
-            registry::Role::Node(node) => Some(node),
-            // Still in the way of its forks, though not to be opened itself.
-            _ => registry::topology().nodes.get(&oid).cloned().map(Rc::new),
-        }
+        view::node(oid)
     }
 
     fn map_state(&self, oid: DbOid, space: Space, rel: RelFork) -> io::Result<Option<MapState>> {
@@ -115,7 +113,7 @@ impl Host for Server {
 
     fn hand_over(&self, db: DbOid, layer: &Layer, rel: RelFork, with_map: bool) -> io::Result<()> {
         let handed = rel.handed();
-        crate::fork::files::ensure_dir(layer.oid, rel.spc)?;
+        ensure_dir(layer.oid, rel.spc)?;
         if with_map {
             // First the map, because a handed-over file without one is taken for whole.
             move_segment(db, layer.oid, rel, MAP_SEGMENT)?;
@@ -130,9 +128,57 @@ impl Host for Server {
         Ok(())
     }
 
+    fn next_bit(
+        &self,
+        oid: DbOid,
+        _space: Space,
+        rel: RelFork,
+        block: Block,
+        end: Block,
+    ) -> io::Result<Option<Block>> {
+        pagemap::next_bit(oid, rel, block, end)
+    }
+
+    fn share(&self, from: &Layer, into: &Layer, rel: RelFork, only_handed: bool) -> io::Result<()> {
+        ensure_dir(into.oid, rel.spc)?;
+        let handed = rel.handed();
+        // The maps last, because they tell of the files.
+        let places: &[_] = if only_handed { &[handed] } else { &[handed, rel] };
+        for rel in places {
+            for segment in 0.. {
+                if !share_file(from.oid, into.oid, *rel, segment)? {
+                    break;
+                }
+            }
+            share_file(from.oid, into.oid, *rel, MAP_SEGMENT)?;
+            pagemap::forget_state(into.space, *rel);
+        }
+        sync_dir(&db_dir(into.oid, rel.spc))
+    }
+
     fn settle(&self, layer: &Layer, rel: RelFork, block: Block, page: &mut Page) -> io::Result<()> {
         settle::settle(layer, rel, block, page)
     }
+}
+
+/// Gives a layer's file to another layer too; `false` if there is none. On a filesystem without
+/// hard links it is copied.
+fn share_file(from: u32, into: u32, rel: RelFork, segment: u32) -> io::Result<bool> {
+    let [old, new] = [from, into].map(|oid| segment_path(oid, rel, segment));
+    // Left by a merge cut short: no map told of it.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    match fs::hard_link(&old, &new) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(_) => {
+            fs::copy(&old, &new)?;
+        }
+        Ok(()) => {}
+    }
+    sync::register(into, rel, segment)?;
+    Ok(true)
 }
 
 /// Renames one segment to be the layer's handed-over one; `false` if there is none.

@@ -14,8 +14,9 @@
 
 use crate::fork::files;
 use crate::pg::{md, process};
-use crate::shmem::registry::{self, Role};
+use crate::shmem::load::{invalidate, invalidate_forks_of};
 use crate::shmem::stats;
+use crate::shmem::view::{self, Role};
 use crate::smgr::handles;
 use crate::smgr::host::Server;
 use pg_fork_core::engine::{self, EngineError};
@@ -44,12 +45,7 @@ fn route(rnode: &RelFileNodeBackend, fork: Fork) -> (u32, RelFork, Role) {
     if db == 0 || rnode.backend != pg_sys::InvalidBackendId {
         return (db, rel, Role::Plain);
     }
-    let role = registry::role(db);
-    if matches!(role, Role::Plain) && process::in_recovery() && !files::database_is_here(db) {
-        registry::skip_in_recovery(db);
-        return (db, rel, Role::Tombstone);
-    }
-    (db, rel, role)
+    (db, rel, view::role(db))
 }
 
 fn describe(failure: &Failure) -> String {
@@ -85,7 +81,7 @@ fn for_forks<T>(db: u32, result: Result<T, Failure>) -> Option<T> {
     match result {
         Ok(value) => Some(value),
         Err(failure) => {
-            registry::invalidate_forks_of(db, &describe(&failure));
+            invalidate_forks_of(db, &describe(&failure));
             None
         }
     }
@@ -114,7 +110,7 @@ fn fork_failed(db: u32, what: &str, failure: &Failure) {
         failure,
         EngineError::Newer { .. } | EngineError::NoCut { .. }
     ) {
-        registry::invalidate(db, &reason);
+        invalidate(db, &reason);
     }
     if process::my_database() == db && !process::in_critical_section() {
         let code = match failure {
@@ -126,7 +122,7 @@ fn fork_failed(db: u32, what: &str, failure: &Failure) {
         };
         ereport!(ERROR, code, format!("could not {what} in a fork"), reason);
     }
-    registry::invalidate(db, &reason);
+    invalidate(db, &reason);
 }
 
 fn invalid(db: u32, reason: &str) -> ! {
@@ -263,7 +259,7 @@ pub unsafe fn smgr_unlink(rnode: RelFileNodeBackend, fork: Fork, redo: bool) {
                     let gone =
                         crate::shmem::pagemap::set_state(db, node.space, rel, MapState::Gone, true);
                     if let Err(error) = gone {
-                        registry::invalidate(db, &error.to_string());
+                        invalidate(db, &error.to_string());
                     }
                 }
                 if let Ok(MapState::Untouched { .. } | MapState::Gone) = state {

@@ -1,7 +1,7 @@
 //! Sizes of a fork's relations, which functions that look at files directly would get wrong.
 
 use crate::fork::files;
-use crate::shmem::registry::{self, Role};
+use crate::shmem::view::{self, Role};
 use crate::smgr::host::Server;
 use pg_fork_core::engine::current_len;
 use pg_fork_core::types::RelFork;
@@ -11,19 +11,14 @@ use std::fs;
 /// The bytes that the fork's relations take logically: what a stand-alone copy would take.
 /// `None` if it is no fork. Looks at each relation of it and of its ancestors.
 pub fn logical_size(oid: u32) -> Option<i64> {
-    let Role::Node(node) = registry::role(oid) else {
+    let Role::Node(node) = view::role(oid) else {
         return None;
     };
     node.origin.as_ref()?;
-    let topology = registry::topology();
     let mut places = vec![oid];
-    places.extend(registry::layers_needed(oid));
+    places.extend(view::layers_needed(oid));
     let mut at = oid;
-    while let Some(origin) = topology
-        .nodes
-        .get(&at)
-        .and_then(|node| node.origin.as_ref())
-    {
+    while let Some(origin) = view::node(at).and_then(|node| node.origin.clone()) {
         at = origin.parent;
         places.push(at);
     }

@@ -4,6 +4,7 @@
 use crate::fork::files;
 use crate::shmem::registry::{self, ForkState};
 use crate::shmem::stats;
+use crate::shmem::view;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -27,8 +28,7 @@ fn fork_list() -> TableIterator<
 > {
     let rows: Vec<_> = registry::all_forks()
         .into_iter()
-        .map(|fork| {
-            let slot = fork.slot;
+        .map(|(slot, depth)| {
             let state = match slot.state {
                 ForkState::Creating | ForkState::Ready => "ready",
                 ForkState::Dropping => "dropping",
@@ -37,13 +37,13 @@ fn fork_list() -> TableIterator<
             let reason = slot.reason();
             // SAFETY: counts processes.
             let sessions = unsafe { pg_sys::CountDBConnections(slot.oid.into()) };
-            let layers = registry::layers_needed(slot.oid);
+            let layers = view::layers_needed(slot.oid);
             (
                 pg_sys::Oid::from(slot.oid),
                 pg_sys::Oid::from(slot.source),
                 TimestampWithTimeZone::try_from(slot.cut_time).ok(),
                 slot.cut_lsn as i64,
-                fork.depth as i32,
+                depth as i32,
                 state.to_string(),
                 (!reason.is_empty()).then_some(reason),
                 sessions,

@@ -114,6 +114,25 @@ pub trait Host {
         with_map: bool,
     ) -> Result<(), Self::Error>;
 
+    /// The first block from `block` on, and below `end`, whose bit is set.
+    fn next_bit(
+        &self,
+        oid: DbOid,
+        space: Space,
+        rel: RelFork,
+        block: Block,
+        end: Block,
+    ) -> Result<Option<Block>, Self::Error>;
+    /// Makes all that `from` has of `rel` be `into`'s too, which says nothing of it; with
+    /// `only_handed`, the handed-over files alone.
+    fn share(
+        &self,
+        from: &Layer,
+        into: &Layer,
+        rel: RelFork,
+        only_handed: bool,
+    ) -> Result<(), Self::Error>;
+
     /// Makes the page what crash recovery at the cut would have made of it (D6).
     fn settle(
         &self,
@@ -165,15 +184,15 @@ fn len_at<H: Host>(host: &H, parent: DbOid, seq: u64, rel: RelFork) -> Res<Optio
         let layers = node
             .from_cut(seq)
             .ok_or(EngineError::NoCut { parent, seq })?;
-        if let Some(noted) = noted_len(host, layers, rel)? {
-            return Ok(noted);
+        let mut len = noted_len(host, layers, rel)?;
+        if len.is_none() {
+            let current = current_len(host, parent, &node, rel)?;
+            // The source notes the length before it changes it: if still nothing is noted, it held.
+            len = Some(noted_len(host, layers, rel)?.unwrap_or(current));
         }
-        let len = current_len(host, parent, &node, rel)?;
-        // The source notes the length before it changes it: if still nothing is noted, it held.
-        match noted_len(host, layers, rel)? {
-            Some(noted) => return Ok(noted),
-            None if host.generation() == generation => return Ok(len),
-            None => {}
+        // A layer may have been merged into another, and its map be gone when we asked for it.
+        if let (Some(len), true) = (len, host.generation() == generation) {
+            return Ok(len);
         }
     }
 }
@@ -237,10 +256,10 @@ pub fn read_inherited<H: Host>(
         last = Some(place.file);
         // D7: a source's own file may have been overwritten while we read it. Its writer saved the
         // old bytes first, so a second look that finds nothing new proves that ours are the old ones.
-        let settled = !place.live || {
-            let again = locate_at(host, origin.parent, origin.seq, rel, block)?;
-            again.file == place.file && host.generation() == generation
-        };
+        let settled = !place.live
+            || locate_at(host, origin.parent, origin.seq, rel, block)?.file == place.file;
+        // A layer may have been merged into another, and its map be gone when we asked for it.
+        let settled = settled && host.generation() == generation;
         if found == Found::Page && settled {
             for layer in &place.cuts {
                 check_lsn(layer, place.file, block, page)?;
@@ -528,6 +547,40 @@ pub fn before_unlink<H: Host>(host: &H, oid: DbOid, node: &Node, rel: RelFork) -
     // First the state, because readers then look in both places; second the renames.
     host.set_state(layer.oid, space, rel, MapState::HandedOver { len }, true)?;
     host.hand_over(oid, &layer, rel, with_map)?;
+    Ok(())
+}
+
+/// Makes the layer `into` hold what `from`, the next one, holds of `rel`, as far as a reader that
+/// begins at `into` needs it. No new pre-images go to either any more.
+///
+/// Readers find each block in one or the other all the while; done again, it does the rest.
+pub fn merge<H: Host>(host: &H, from: &Layer, into: &Layer, rel: RelFork) -> Res<(), H> {
+    let said = host.map_state(from.oid, from.space, rel)?;
+    let len = match host.map_state(into.oid, into.space, rel)? {
+        // The readers of `into` never get past it.
+        Some(MapState::Absent | MapState::HandedOver { .. }) => return Ok(()),
+        Some(MapState::Noted { len }) => len,
+        _ => return Ok(host.share(from, into, rel, false)?),
+    };
+    let mut next = 0;
+    let mut page = [0; PAGE_SIZE];
+    while let Some(block) = host.next_bit(from.oid, from.space, rel, next, len)? {
+        if !host.bit(into.oid, into.space, rel, block)? {
+            let [file, to] = [from, into].map(|layer| FileOf { oid: layer.oid, rel });
+            if host.read_file(file, block, &mut page)? == Found::Nothing {
+                return Err(EngineError::NotFound { file, block });
+            }
+            // I4: first the bytes, second the bit.
+            host.write_file(to, block, &page)?;
+            host.set_bit(into.oid, into.space, rel, block)?;
+        }
+        next = block + 1;
+    }
+    if let Some(MapState::HandedOver { .. }) = said {
+        // First the files, because readers look for them once the state says so.
+        host.share(from, into, rel, true)?;
+        host.set_state(into.oid, into.space, rel, MapState::HandedOver { len }, true)?;
+    }
     Ok(())
 }
 

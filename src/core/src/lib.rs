@@ -8,5 +8,6 @@ pub mod engine;
 pub mod format;
 pub mod names;
 pub mod settle;
+pub mod table;
 pub mod topology;
 pub mod types;

@@ -1,7 +1,6 @@
 //! Which database was forked from which, and the cuts between them.
 
 use crate::types::{DbOid, Space};
-use std::collections::HashMap;
 use std::rc::Rc;
 
 /// One cut of a source and the layer that keeps what the source overwrote since.
@@ -46,10 +45,4 @@ impl Node {
             .ok()?;
         Some(&self.layers[at..])
     }
-}
-
-/// All that one process needs to know of forks and layers, as of one generation.
-#[derive(Clone, Debug, Default)]
-pub struct Topology {
-    pub nodes: HashMap<DbOid, Node>,
 }

@@ -6,16 +6,16 @@
 //! 10  kind     u8     1 fork, 2 layer
 //! 11  state    u8     1 live, 2 invalid, 3 dropped
 //! 12  oid, source, layer, tablespace, next xid, oldest multixact   u32 each
-//! 36  seq, cut LSN, cut time (µs since 2000-01-01), drop LSN       u64 each
-//! 68  bytes of reason, number of xids                              u32 each
-//! 76  reason (UTF-8), then the xids in flight at the cut (u32 each), then CRC-32C of all before
+//! 36  seq, cut LSN, cut time (µs since 2000-01-01)                 u64 each
+//! 60  bytes of reason, number of xids                              u32 each
+//! 68  reason (UTF-8), then the xids in flight at the cut (u32 each), then CRC-32C of all before
 //! ```
 
 use super::FormatError;
 
 const MAGIC: &[u8; 8] = b"PGFKMETA";
 const VERSION: u16 = 1;
-const FIXED: usize = 76;
+const FIXED: usize = 68;
 
 /// What a directory belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub enum State {
     #[default]
     Live,
     Invalid,
-    /// A tombstone: recovery skips its WAL (D12).
+    /// Being removed: recovery must not replay into what is left (D12).
     Dropped,
 }
 
@@ -51,7 +51,6 @@ pub struct Meta {
     pub seq: u64,
     pub cut_lsn: u64,
     pub cut_time: i64,
-    pub drop_lsn: u64,
     pub reason: String,
     pub in_flight: Vec<u32>,
 }
@@ -81,7 +80,7 @@ impl Meta {
         ] {
             bytes.extend_from_slice(&word.to_le_bytes());
         }
-        for word in [self.seq, self.cut_lsn, self.cut_time as u64, self.drop_lsn] {
+        for word in [self.seq, self.cut_lsn, self.cut_time as u64] {
             bytes.extend_from_slice(&word.to_le_bytes());
         }
         bytes.extend_from_slice(&(self.reason.len() as u32).to_le_bytes());
@@ -117,7 +116,7 @@ impl Meta {
         let word =
             |at: usize| u32::from_le_bytes([body[at], body[at + 1], body[at + 2], body[at + 3]]);
         let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
-        let (reason_len, xids) = (word(68) as usize, word(72) as usize);
+        let (reason_len, xids) = (word(60) as usize, word(64) as usize);
         // Lengths are checked before anything is allocated for them.
         let need = (xids as u64 * 4) + reason_len as u64 + FIXED as u64;
         if need != body.len() as u64 {
@@ -145,7 +144,6 @@ impl Meta {
             seq: long(36),
             cut_lsn: long(44),
             cut_time: long(52) as i64,
-            drop_lsn: long(60),
             reason: String::from_utf8(reason.to_vec()).map_err(|_| FormatError::Field("reason"))?,
             in_flight: in_flight
                 .chunks_exact(4)
