@@ -1,7 +1,7 @@
 //! The background worker: removes the files of what was dropped, and what a crash left behind.
 #![allow(unsafe_code)] // a bgworker's entry point, and calls into bufmgr.c and procsignal.c
 
-use crate::fork::{catalog, files, merge, pending};
+use crate::fork::{catalog, files, marks, merge, start};
 use crate::shmem::load::meta_of;
 use crate::shmem::registry::{self, ForkState, Slot, Use};
 use crate::shmem::{self, Shared};
@@ -50,15 +50,16 @@ pub extern "C-unwind" fn pg_fork_worker_main(_arg: pg_sys::Datum) {
     shared
         .worker_latch
         .store(unsafe { pg_sys::MyLatch }, Ordering::SeqCst);
-    for spc in files::tablespaces() {
-        if let Err(error) = files::ensure_version_file(spc) {
-            log!("pg_fork: could not make the version file of tablespace {spc}: {error}");
-        }
-    }
-    BackgroundWorker::transaction(reconcile);
+    marks::begin();
+    let settled = match BackgroundWorker::transaction(start::settle) {
+        Some(database) => remove_strangers_in(database),
+        None => true,
+    };
+    start::note_running(settled);
     loop {
         shared.cleanup.store(0, Ordering::SeqCst);
         clean_up();
+        marks::tend();
         if shared.cleanup.load(Ordering::SeqCst) == 0
             && !BackgroundWorker::wait_latch(Some(Duration::from_secs(5)))
         {
@@ -67,25 +68,46 @@ pub extern "C-unwind" fn pg_fork_worker_main(_arg: pg_sys::Datum) {
     }
 }
 
-/// After a start: a fork lives if and only if its row does.
-fn reconcile() {
-    for (fork, _) in registry::all_forks() {
-        let decided = matches!(fork.state, ForkState::Ready | ForkState::Invalid);
-        if decided && catalog::database_name(fork.oid).is_none() {
-            log!(
-                "pg_fork: removing the fork with OID {}: it has no row in pg_database",
-                fork.oid
-            );
-            pending::abandon(fork.oid);
-        }
+/// Starts a worker in the database, and waits for it.
+fn remove_strangers_in(database: u32) -> bool {
+    let started = BackgroundWorkerBuilder::new("pg_fork rows worker")
+        .set_type("pg_fork rows worker")
+        .set_function("pg_fork_rows_main")
+        .set_library("pg_fork")
+        .enable_spi_access()
+        .set_argument(Some(pg_sys::Datum::from(pg_sys::Oid::from(database))))
+        // SAFETY: a plain variable of this process.
+        .set_notify_pid(unsafe { pg_sys::MyProcPid })
+        .load_dynamic();
+    let ended = match started {
+        Ok(worker) => worker.wait_for_shutdown().is_ok(),
+        Err(_) => false,
+    };
+    if !ended {
+        log!("pg_fork: could not start a worker to remove rows of forks that are not here");
     }
+    ended && BackgroundWorker::transaction(start::settle).is_none()
+}
+
+/// The life of the worker that removes rows of forks that are not here.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn pg_fork_rows_main(database: pg_sys::Datum) {
+    BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGTERM);
+    let database = pg_sys::Oid::from(database.value() as u32);
+    // SAFETY: called once, first of all.
+    unsafe {
+        pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0);
+    }
+    BackgroundWorker::transaction(start::remove_strangers);
 }
 
 fn clean_up() {
     let dropped = |slot: &&Slot| {
         slot.used == Use::Tombstone || (slot.is_fork() && slot.state == ForkState::Dropping)
     };
-    let dropped: Vec<Slot> = registry::read(|table| table.iter().filter(dropped).copied().collect());
+    let dropped: Vec<Slot> =
+        registry::read(|table| table.iter().filter(dropped).copied().collect());
     for slot in &dropped {
         bury(slot);
     }
@@ -101,7 +123,8 @@ fn bury(slot: &Slot) {
     // First the tombstone, because recovery must not replay into half of the files; a creation cut
     // short may have no folder, and then no WAL either.
     if files::real_dir(oid, files::DEFAULT_TABLESPACE).exists() {
-        if let Err(error) = files::write_meta(&meta_of(&stone)) {
+        // A fork that bears a mark is not to be trusted after a crash of the machine in any case.
+        if let Err(error) = files::write_meta(&meta_of(&stone), slot.marked == 0) {
             log!("pg_fork: could not write the tombstone of the fork with OID {oid}: {error}");
             return;
         }
@@ -111,6 +134,8 @@ fn bury(slot: &Slot) {
     // SAFETY: nobody can connect to the database any more; its writes go nowhere by now.
     unsafe { pg_sys::DropDatabaseBuffers(oid.into()) };
     catalog::forget_files(oid);
+    // SAFETY: logical slots of a database that nobody can reach any more, as dropdb has it.
+    unsafe { pg_sys::ReplicationSlotsDropDBSlots(oid.into()) };
     // third the files; last the slot, because until then others must not write to them.
     if files::remove(oid, true) {
         registry::change(|table| table.remove(oid));

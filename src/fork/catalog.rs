@@ -1,18 +1,18 @@
-//! The catalog rows of a fork: `pg_database` and what hangs on it (D11).
-//!
-//! Rows are written by SQL under the bootstrap superuser's rights, in the caller's transaction.
-#![allow(unsafe_code)] // calls into dbcommands.c, pg_shdepend.c, acl.c
+//! Looks databases up, holds them against change, and finds numbers for new ones (D11).
+#![allow(unsafe_code)] // calls into dbcommands.c, lmgr.c, acl.c
 
 use crate::fork::files;
 use crate::pg::md;
+use crate::pg::tuple::Catalog;
 use crate::shmem::registry;
-use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::ffi::CString;
 
-const DATABASE_RELATION: u32 = 1262;
+/// pg_database, and its index on oid.
+pub const DATABASE_RELATION: u32 = 1262;
+pub const DATABASE_OID_INDEX: u32 = 2672;
 
 /// The database that a fork is taken from.
 #[derive(Clone, Debug)]
@@ -56,77 +56,6 @@ pub fn database_oid(name: &str) -> Option<u32> {
     (oid != pg_sys::InvalidOid).then(|| oid.to_u32())
 }
 
-/// Runs `what` with nothing but PostgreSQL's own names in sight: an operator of the caller's must
-/// not be run with rights that are not his. An error undoes the setting (guc.c, `AtEOXact_GUC`).
-fn with_safe_path<R>(what: impl FnOnce() -> R) -> R {
-    // SAFETY: the documented way to set a variable for a while (guc.c).
-    let level = unsafe {
-        let level = pg_sys::NewGUCNestLevel();
-        pg_sys::set_config_option(
-            c"search_path".as_ptr(),
-            c"pg_catalog, pg_temp".as_ptr(),
-            pg_sys::GucContext::PGC_USERSET,
-            pg_sys::GucSource::PGC_S_SESSION,
-            pg_sys::GucAction::GUC_ACTION_SAVE,
-            true,
-            0,
-            false,
-        );
-        level
-    };
-    let result = what();
-    // SAFETY: the level made above.
-    unsafe { pg_sys::AtEOXact_GUC(true, level) };
-    result
-}
-
-/// Runs `what` with the bootstrap superuser's rights. An error ends the transaction, which
-/// restores them too (xact.c, `AbortTransaction`).
-fn as_superuser<R>(what: impl FnOnce() -> R) -> R {
-    with_safe_path(|| switched(what))
-}
-
-fn switched<R>(what: impl FnOnce() -> R) -> R {
-    let (mut user, mut context) = (pg_sys::InvalidOid, 0);
-    // SAFETY: plain state of this process.
-    unsafe {
-        pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
-        let restricted = context
-            | (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION) as i32;
-        pg_sys::SetUserIdAndSecContext(pg_sys::Oid::from(10), restricted);
-    }
-    let result = what();
-    // SAFETY: as above.
-    unsafe { pg_sys::SetUserIdAndSecContext(user, context) };
-    result
-}
-
-/// Runs a statement; returns how many rows it changed.
-fn run(sql: &str, args: &[DatumWithOid]) -> usize {
-    match Spi::connect_mut(|client| client.update(sql, None, args).map(|rows| rows.len())) {
-        Ok(rows) => rows,
-        Err(error) => {
-            ereport!(
-                ERROR,
-                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-                format!("could not change the catalog: {error}")
-            );
-        }
-    }
-}
-
-/// A statement that must change the one row of a database. Under REPEATABLE READ a row that is newer
-/// than the transaction's snapshot is not seen.
-fn run_on_row(sql: &str, args: &[DatumWithOid]) {
-    if run(sql, args) != 1 {
-        ereport!(
-            ERROR,
-            PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-            "the database is newer than this transaction's snapshot"
-        );
-    }
-}
-
 /// Finds the source and holds it against DROP and ALTER DATABASE until the transaction's end.
 ///
 /// Raises 3D000 if there is none, 42501 without CONNECT on it, or if it allows no connections and
@@ -164,30 +93,28 @@ pub fn find_source(name: &str) -> Source {
             );
         }
     };
-    // SAFETY: plain look-ups.
-    let (may_connect, is_owner) = unsafe {
+    let mut row = None;
+    Catalog::open(DATABASE_RELATION).each(DATABASE_OID_INDEX, 1, oid, |found| {
+        // SAFETY: pg_database.
+        row = Some(*unsafe { found.fixed::<pg_sys::FormData_pg_database>() });
+    });
+    let Some(row) = row else { unknown() };
+    if row.datconnlimit == pg_sys::DATCONNLIMIT_INVALID_DB {
+        ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("cannot fork invalid database \"{name}\""),
+            "fork_create",
+        )
+        .set_hint("Use DROP DATABASE to drop invalid databases.")
+        .report(PgLogLevel::ERROR);
+    }
+    // SAFETY: a plain look-up.
+    let may_connect = unsafe {
         let user = pg_sys::GetUserId();
         let connect = pg_sys::pg_database_aclcheck(oid.into(), user, pg_sys::ACL_CONNECT as _);
-        (
-            connect == pg_sys::AclResult::ACLCHECK_OK,
-            pg_sys::pg_database_ownercheck(oid.into(), user),
-        )
+        connect == pg_sys::AclResult::ACLCHECK_OK
     };
-    let look = || {
-        Spi::connect(|client| {
-            let sql =
-                "SELECT dattablespace, datallowconn FROM pg_catalog.pg_database WHERE oid = $1";
-            let row = client
-                .select(sql, Some(1), &[pg_sys::Oid::from(oid).into()])?
-                .first();
-            Ok::<_, pgrx::spi::SpiError>((row.get::<pg_sys::Oid>(1)?, row.get::<bool>(2)?))
-        })
-    };
-    let row = with_safe_path(look);
-    let Ok((Some(tablespace), Some(allows))) = row else {
-        unknown()
-    };
-    if !may_connect || (!allows && !is_owner) {
+    if !may_connect || (!row.datallowconn && !owns(oid)) {
         ereport!(
             ERROR,
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -198,7 +125,7 @@ pub fn find_source(name: &str) -> Source {
     Source {
         oid,
         name: name.into(),
-        tablespace: tablespace.to_u32(),
+        tablespace: row.dattablespace.to_u32(),
     }
 }
 
@@ -220,91 +147,19 @@ pub fn hold_frozen_ids(source: u32) {
 /// A number for a database that neither a row nor a file has.
 pub fn new_oid() -> u32 {
     loop {
-        // SAFETY: pg_database and its index on oid (2672), column 1.
+        // SAFETY: pg_database and its index on oid, column 1.
         let oid = unsafe {
             let relation =
                 pg_sys::table_open(DATABASE_RELATION.into(), pg_sys::AccessShareLock as i32);
-            let oid = pg_sys::GetNewOidWithIndex(relation, pg_sys::Oid::from(2672), 1).to_u32();
+            let oid = pg_sys::GetNewOidWithIndex(relation, DATABASE_OID_INDEX.into(), 1).to_u32();
             pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
             oid
         };
         let taken = |spc: u32| files::db_dir(oid, spc).symlink_metadata().is_ok();
-        if !files::tablespaces().into_iter().any(taken)
-            && registry::slot(oid).is_none()
-        {
+        if !files::tablespaces().into_iter().any(taken) && registry::slot(oid).is_none() {
             return oid;
         }
     }
-}
-
-/// Inserts the fork's row and what hangs on it. Raises 42P04 if the name is taken.
-pub fn insert_row(source: &Source, oid: u32, name: &str) {
-    if database_oid(name).is_some() {
-        ereport!(
-            ERROR,
-            PgSqlErrorCode::ERRCODE_DUPLICATE_DATABASE,
-            format!("database \"{name}\" already exists")
-        );
-    }
-    // SAFETY: a plain read.
-    let owner = unsafe { pg_sys::GetUserId() };
-    let (new, old) = (pg_sys::Oid::from(oid), pg_sys::Oid::from(source.oid));
-    as_superuser(|| {
-        run_on_row(
-            "INSERT INTO pg_catalog.pg_database
-             SELECT $1, $2::name, $3, encoding, datlocprovider, false, true, -1, datfrozenxid, datminmxid,
-                    dattablespace, datcollate, datctype, daticulocale, datcollversion, datacl
-             FROM pg_catalog.pg_database WHERE oid = $4",
-            &[new.into(), name.into(), owner.into(), old.into()],
-        );
-        run(
-            "INSERT INTO pg_catalog.pg_db_role_setting
-             SELECT $1, setrole, setconfig FROM pg_catalog.pg_db_role_setting WHERE setdatabase = $2",
-            &[new.into(), old.into()],
-        );
-        // The roles that the access list names (deptype 'a').
-        run(
-            "INSERT INTO pg_catalog.pg_shdepend
-             SELECT dbid, classid, $1, objsubid, refclassid, refobjid, deptype
-             FROM pg_catalog.pg_shdepend
-             WHERE dbid = 0 AND classid = 1262 AND objid = $2 AND deptype = 'a' AND refobjid <> $3",
-            &[new.into(), old.into(), owner.into()],
-        );
-        // SAFETY: numbers of rows that exist.
-        unsafe {
-            pg_sys::recordDependencyOnOwner(DATABASE_RELATION.into(), new, owner);
-            pg_sys::copyTemplateDependencies(old, new);
-        }
-    });
-    // SAFETY: makes the rows seen by the rest of this transaction.
-    unsafe { pg_sys::CommandCounterIncrement() };
-}
-
-/// Removes the row and what hangs on it. The caller holds the database's AccessExclusiveLock.
-pub fn remove_row(oid: u32) {
-    let db = pg_sys::Oid::from(oid);
-    as_superuser(|| {
-        run_on_row(
-            "DELETE FROM pg_catalog.pg_database WHERE oid = $1",
-            &[db.into()],
-        );
-        run(
-            "DELETE FROM pg_catalog.pg_db_role_setting WHERE setdatabase = $1",
-            &[db.into()],
-        );
-        run(
-            "DELETE FROM pg_catalog.pg_shseclabel WHERE classoid = 1262 AND objoid = $1",
-            &[db.into()],
-        );
-        // SAFETY: what dropdb (dbcommands.c) does for a database, but for its files and checkpoint.
-        unsafe {
-            pg_sys::DeleteSharedComments(db, DATABASE_RELATION.into());
-            pg_sys::dropDatabaseDependencies(db);
-            pg_sys::pgstat_drop_database(db);
-        }
-    });
-    // SAFETY: as above.
-    unsafe { pg_sys::CommandCounterIncrement() };
 }
 
 /// Locks the database against connections until the transaction's end.
@@ -343,34 +198,4 @@ pub fn database_name(oid: u32) -> Option<String> {
 pub fn forget_files(oid: u32) {
     // SAFETY: any number will do.
     unsafe { md::ForgetDatabaseSyncRequests(oid.into()) };
-}
-
-/// Raises 55000 while a standby, a base backup, a physical slot or the WAL archive could carry the
-/// fork's WAL to a server that cannot replay it, unless `pg_fork.standbys_ready` is on (D13).
-pub fn refuse_unready_standbys() {
-    if crate::guc::STANDBYS_READY.get() {
-        return;
-    }
-    let look = || {
-        Spi::get_one::<String>(
-            "SELECT CASE
-                 WHEN EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_type = 'physical')
-                     THEN 'There is a physical replication slot.'
-                 WHEN EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE backend_type = 'walsender' AND datid IS NULL)
-                     THEN 'A standby or a base backup is connected.'
-                 WHEN pg_catalog.current_setting('archive_mode') <> 'off'
-                     THEN 'WAL is being archived.'
-             END",
-        )
-    };
-    if let Ok(Some(detail)) = as_superuser(look) {
-        ErrorReport::new(
-            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            "cannot fork a database while its WAL goes to servers that may not know of forks",
-            "fork_create",
-        )
-        .set_detail(detail)
-        .set_hint("Load pg_fork on them too, then set pg_fork.standbys_ready = on.")
-        .report(PgLogLevel::ERROR);
-    }
 }

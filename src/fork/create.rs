@@ -1,7 +1,7 @@
 //! `fork_create`: everything in the caller's transaction, nothing that grows with the database (D11).
 #![allow(unsafe_code)] // calls into xact.c and utility.c
 
-use crate::fork::{catalog, cut, files, pending};
+use crate::fork::{catalog, cut, files, marks, pending, rows, standbys};
 use crate::guc;
 use crate::shmem::load::meta_of;
 use crate::shmem::registry::{self, ForkState, Slot, Use};
@@ -19,7 +19,7 @@ pub fn create(source: &str, fork: Option<&str>) -> String {
         pg_sys::PreventCommandIfParallelMode(c"fork_create()".as_ptr());
         pg_sys::PreventCommandDuringRecovery(c"fork_create()".as_ptr());
     }
-    catalog::refuse_unready_standbys();
+    standbys::refuse_unready();
     let source = catalog::find_source(source);
     let oid = catalog::new_oid();
     let name = reserve(&source, oid, fork);
@@ -30,7 +30,7 @@ pub fn create(source: &str, fork: Option<&str>) -> String {
     if let Err(error) = make_files(&source, oid, &taken.layer) {
         catalog::io_error("could not create the fork's files", &error);
     }
-    catalog::insert_row(&source, oid, &name);
+    rows::insert(&source, oid, &name);
     // SAFETY: sets a flag of this transaction: a fork that was reported is on disk (as createdb).
     unsafe { pg_sys::ForceSyncCommit() };
     name
@@ -41,6 +41,7 @@ fn reserve(source: &catalog::Source, oid: u32, wanted: Option<&str>) -> String {
     let mut slot = Slot::empty();
     slot.used = Use::Fork;
     slot.state = ForkState::Creating;
+    slot.marked = 1;
     slot.space = registry::new_space();
     (slot.oid, slot.source, slot.tablespace) = (oid, source.oid, source.tablespace);
     // Names that are taken cost a look each: begin where they are likely to end.
@@ -95,24 +96,23 @@ fn taken(name: &str) -> ! {
     );
 }
 
-/// The fork's folder, and the few files that a database needs before its first relation.
+/// The fork's folder, and the few files that a database needs before its first relation. Nothing is
+/// synced: the mark tells that, and the worker does it.
 fn make_files(source: &catalog::Source, oid: u32, layer: &Slot) -> io::Result<()> {
     let spc = source.tablespace;
     files::ensure_dir(oid, files::DEFAULT_TABLESPACE)?;
+    marks::put(oid)?;
     files::ensure_dir(oid, spc)?;
     files::ensure_version_file(spc)?;
     files::link_version(oid, spc)?;
     let from = files::real_dir(layer.oid, files::DEFAULT_TABLESPACE);
     let to = files::real_dir(oid, spc);
-    files::write_durably(
+    files::write_private(
         &to.join("pg_filenode.map"),
         &fs::read(from.join("pg_filenode.map"))?,
     )?;
     let _ = fs::hard_link(from.join("pg_internal.init"), to.join("pg_internal.init"));
     let slot = registry::fork(oid);
     // Last: a folder without this file is a creation cut short.
-    files::write_meta(&meta_of(&slot.ok_or(io::ErrorKind::NotFound)?))?;
-    files::sync_dir(&to)?;
-    files::sync_dir(files::ROOT.as_ref())?;
-    files::sync_dir(&files::tablespace_dir(spc))
+    files::write_meta(&meta_of(&slot.ok_or(io::ErrorKind::NotFound)?), false)
 }

@@ -2,7 +2,7 @@
 //! middle of changing a page, and notes what the database is at that instant.
 #![allow(unsafe_code)] // calls into procarray.c, procsignal.c, lock.c
 
-use crate::fork::{capture, catalog, files};
+use crate::fork::{capture, catalog, files, marks};
 use crate::guc;
 use crate::pg::lwlock::{hold, Held, Which};
 use crate::pg::process::{self, Peer};
@@ -155,6 +155,9 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
             stats::count(|stats| &stats.cut_retries);
         }
         first = false;
+        if let Err(error) = marks::put(oid) {
+            catalog::io_error("could not write to the cut's directory", &error);
+        }
         // SAFETY: writes the source's dirty buffers out, without stopping anyone.
         unsafe { pg_sys::FlushDatabaseBuffers(source.oid.into()) };
         match attempt(
@@ -275,7 +278,7 @@ fn attempt(
     })?;
     let mut layer = Slot::empty();
     layer.used = Use::Layer;
-    layer.forks = 1;
+    (layer.forks, layer.marked) = (1, 1);
     (layer.oid, layer.source, layer.space, layer.tablespace) =
         (oid, source.oid, space, source.tablespace);
     // SAFETY: plain reads of the server's state.
@@ -322,7 +325,7 @@ fn attempt(
     // The fork is not to be seen before its transaction commits, so this need not be in the pause.
     let mut meta = meta_of(&layer);
     meta.in_flight = in_flight;
-    files::write_meta(&meta).map_err(|error| {
+    files::write_meta(&meta, false).map_err(|error| {
         take_back(fork, oid);
         Failed::Io(error)
     })?;

@@ -1,11 +1,19 @@
 //! `fork_drop`, and `DROP DATABASE` of a fork: rows now, files later, no checkpoint (D12).
+#![allow(non_snake_case)] // C's names
 #![allow(unsafe_code)] // calls into procarray.c
 
-use crate::fork::{catalog, pending};
+use crate::fork::{catalog, pending, rows};
 use crate::shmem::registry::{self, Slot};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use std::time::{Duration, Instant};
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" {
+    /// pg_subscription.c
+    fn CountDBSubscriptions(database: pg_sys::Oid) -> i32;
+}
 
 fn report(code: PgSqlErrorCode, message: String, detail: Option<String>, hint: Option<&str>) -> ! {
     let mut error = ErrorReport::new(code, message, "fork_drop");
@@ -28,7 +36,8 @@ pub fn names_of(forks: &[Slot]) -> String {
 /// Drops the fork of that name when the transaction commits.
 ///
 /// Raises 3D000 (no such database, unless `missing_ok`), 42809 (not a fork), 42501 (neither owner
-/// nor superuser), 55006 (in use, or this session is in it), 2BP01 (it has forks of its own).
+/// nor superuser), 55006 (in use by sessions, prepared transactions or logical replication, or this
+/// session is in it), 2BP01 (it has forks of its own).
 pub fn drop_fork(name: &str, force: bool, missing_ok: bool) -> bool {
     let Some(oid) = catalog::database_oid(name) else {
         let message = format!("database \"{name}\" does not exist");
@@ -91,8 +100,15 @@ pub fn drop_fork(name: &str, force: bool, missing_ok: bool) -> bool {
             Some("Drop them first."),
         );
     }
+    // SAFETY: another extension's hook may raise an error (as InvokeObjectDropHook).
+    unsafe {
+        if (*(&raw const pg_sys::object_access_hook)).is_some() {
+            pg_sys::RunObjectDropHook(catalog::DATABASE_RELATION.into(), oid.into(), 0, 0);
+        }
+    }
+    refuse_replication(oid, name);
     end_sessions(oid, name, force);
-    catalog::remove_row(oid);
+    rows::remove(oid);
     // The worker removes files once this is committed: the commit must be on disk first, whatever
     // synchronous_commit says (as dropdb has it, dbcommands.c).
     // SAFETY: sets a flag of this transaction.
@@ -101,25 +117,67 @@ pub fn drop_fork(name: &str, force: bool, missing_ok: bool) -> bool {
     true
 }
 
+/// Raises 55006 if an active logical slot or a subscription uses the fork, as dropdb does. The worker
+/// drops slots that are not active.
+fn refuse_replication(oid: u32, name: &str) {
+    let (mut slots, mut active) = (0, 0);
+    // SAFETY: look-ups; nobody can begin to use the fork under our lock.
+    let subscriptions = unsafe {
+        pg_sys::ReplicationSlotsCountDBSlots(oid.into(), &mut slots, &mut active);
+        CountDBSubscriptions(oid.into())
+    };
+    let in_use = |message: String, detail: String| -> ! {
+        report(
+            PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+            message,
+            Some(detail),
+            None,
+        )
+    };
+    if active > 0 {
+        in_use(
+            format!("fork \"{name}\" is used by an active logical replication slot"),
+            format!("There are {active} active slots."),
+        );
+    }
+    if subscriptions > 0 {
+        in_use(
+            format!("fork \"{name}\" is being used by logical replication subscription"),
+            format!("There are {subscriptions} subscriptions."),
+        );
+    }
+}
+
 /// Ends the fork's sessions if `force`, else raises 55006 if there are any.
 fn end_sessions(oid: u32, name: &str, force: bool) {
     let (mut sessions, mut prepared) = (0, 0);
-    // SAFETY: raises an error where the caller may not end a session; then waits up to 5 s for
-    // sessions to go (procarray.c, TerminateOtherDBBackends and CountOtherDBBackends).
+    // SAFETY: raises an error where the caller may not end a session, or where there is a prepared
+    // transaction; then waits up to 5 s for sessions to go (procarray.c, TerminateOtherDBBackends and
+    // CountOtherDBBackends, which looks every 100 ms only).
     let used = unsafe {
         if force {
             pg_sys::TerminateOtherDBBackends(oid.into());
+            let asked = Instant::now();
+            while pg_sys::CountDBBackends(oid.into()) > 0 && asked.elapsed().as_secs() < 5 {
+                pgrx::check_for_interrupts!();
+                std::thread::sleep(Duration::from_micros(200));
+            }
         }
         pg_sys::CountOtherDBBackends(oid.into(), &mut sessions, &mut prepared)
     };
     if used {
+        let hint = match (force, prepared) {
+            (false, 0) => "Call fork_drop with force => true to end them.",
+            (true, 0) => "Try again.",
+            _ => "Commit or roll back the prepared transactions first.",
+        };
         report(
             PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
             format!("fork \"{name}\" is being accessed by other users"),
             Some(format!(
                 "{sessions} session(s) and {prepared} prepared transaction(s) are using it."
             )),
-            (!force).then_some("Call fork_drop with force => true to end them."),
+            Some(hint),
         );
     }
 }

@@ -97,6 +97,20 @@ pub fn parse_map(spc: u32, name: &str) -> Option<RelFork> {
     })
 }
 
+/// The relation whose init fork, or what a layer keeps of it, this file holds.
+pub fn parse_init(name: &str) -> Option<u32> {
+    if let Some(rel) = name.strip_suffix("_init") {
+        return rel.parse().ok();
+    }
+    let (rel, number) = name.split_once('.')?;
+    let number: u32 = number.parse().ok()?;
+    let init = match MAP_SEGMENT - number.min(MAP_SEGMENT) {
+        back @ 0..4 => back & 2 != 0,
+        _ => number & INIT_SEGMENT != 0,
+    };
+    init.then(|| rel.parse().ok()).flatten()
+}
+
 /// The path of a segment, or of the map file, of a relation (`GetRelationPath`, `_mdfd_segpath`).
 pub fn segment_path(oid: u32, rel: RelFork, segment: u32) -> PathBuf {
     let (fork, number) = segment_number(oid, rel, segment);
@@ -150,30 +164,81 @@ pub fn link_version(oid: u32, spc: u32) -> io::Result<()> {
     )
 }
 
+/// Makes the folder of all that is ours.
+pub fn make_root() -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(ROOT)
+}
+
+/// The file that tells whether the server was started with the library ([`crate::fork::start`]).
+pub fn witness() -> PathBuf {
+    tablespace_dir(DEFAULT_TABLESPACE).join(VERSION_FILE)
+}
+
+/// Makes the witness durable.
+pub fn sync_witness() -> io::Result<()> {
+    let path = witness();
+    File::open(&path)?.sync_all()?;
+    let base = tablespace_dir(DEFAULT_TABLESPACE);
+    sync_dir(path.parent().unwrap_or(&base))?;
+    sync_dir(&base)
+}
+
+/// Makes a fork's or layer's folder durable, with the files that it has from the beginning.
+pub fn sync_folder(oid: u32, spc: u32) -> io::Result<()> {
+    for spc in [spc, DEFAULT_TABLESPACE] {
+        let real = real_dir(oid, spc);
+        for name in ["meta", "pg_filenode.map"] {
+            match File::open(real.join(name)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                file => file?.sync_all()?,
+            }
+        }
+        if real.exists() {
+            sync_dir(&real)?;
+        }
+        sync_dir(real.parent().unwrap_or(&real))?;
+        sync_dir(&tablespace_dir(spc))?;
+    }
+    Ok(())
+}
+
+/// Writes a file that only the server may read.
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    open_private(path)?.write_all(bytes)
+}
+
+fn open_private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create(true).truncate(true);
+    options.mode(0o600).open(path)
+}
+
 /// Writes a file and makes it durable.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = open_private(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
-
 /// Makes a folder's entries durable.
 pub fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Writes the `meta` file: a new one, made durable, then renamed over the old.
-pub fn write_meta(meta: &Meta) -> io::Result<()> {
+/// Writes the `meta` file: a new one, renamed over the old. If `durable`, both are synced.
+pub fn write_meta(meta: &Meta, durable: bool) -> io::Result<()> {
     let dir = real_dir(meta.oid, DEFAULT_TABLESPACE);
     let new = dir.join("meta.new");
-    write_durably(&new, &meta.encode())?;
+    if durable {
+        write_durably(&new, &meta.encode())?;
+    } else {
+        write_private(&new, &meta.encode())?;
+    }
     fs::rename(new, dir.join("meta"))?;
-    sync_dir(&dir)
+    if durable {
+        sync_dir(&dir)?;
+    }
+    Ok(())
 }
 
 /// Reads one `meta` file.
@@ -187,7 +252,7 @@ pub fn note_invalid(oid: u32, reason: &str) {
     let noted = read_meta(oid).and_then(|mut meta| {
         meta.state = pg_fork_core::format::meta::State::Invalid;
         meta.reason = reason.into();
-        write_meta(&meta)
+        write_meta(&meta, true)
     });
     if let Err(error) = noted {
         pgrx::log!("pg_fork: could not note that the fork with OID {oid} is invalid: {error}");

@@ -43,10 +43,7 @@ pub unsafe extern "C-unwind" fn sync_file(ftag: *const FileTag, path: *mut c_cha
         Role::Node(_) => false,
         Role::Plain => match registry::layer_source(db) {
             Some(source) => {
-                invalidate_forks_of(
-                    source,
-                    &format!("could not sync a layer's file: {error}"),
-                );
+                invalidate_forks_of(source, &format!("could not sync a layer's file: {error}"));
                 true
             }
             // A layer or a fork whose folder is gone: a plain database always has one.

@@ -115,6 +115,9 @@ unsafe fn intercept(node: *mut pg_sys::Node, context: pg_sys::ProcessUtilityCont
                 let top = context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL;
                 pg_sys::PreventInTransactionBlock(top, c"DROP DATABASE".as_ptr());
                 if registry::fork(oid).is_some() {
+                    // What standard_ProcessUtility would have checked first.
+                    pg_sys::PreventCommandIfReadOnly(c"DROP DATABASE".as_ptr());
+                    pg_sys::PreventCommandDuringRecovery(c"DROP DATABASE".as_ptr());
                     let force = options(statement.options)
                         .iter()
                         .any(|(name, _)| name == "force");
@@ -166,9 +169,7 @@ unsafe fn intercept(node: *mut pg_sys::Node, context: pg_sys::ProcessUtilityCont
                 let moves = options(statement.options)
                     .iter()
                     .any(|(name, _)| name == "tablespace");
-                if moves
-                    && (registry::fork(oid).is_some() || !registry::forks_of(oid).is_empty())
-                {
+                if moves && (registry::fork(oid).is_some() || !registry::forks_of(oid).is_empty()) {
                     refuse(
                         PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
                         format!("cannot move database \"{name}\" to another tablespace"),

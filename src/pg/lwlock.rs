@@ -15,12 +15,14 @@ pub enum Which {
     Registry,
     /// Held exclusively by who takes a cut; the source's backends wait for it (D4).
     Cut,
+    /// Held shared while a layer is written to, exclusively while its mark changes.
+    Marks,
     /// A partition of the page maps.
     Partition(usize),
 }
 
 /// Locks to ask for.
-pub const COUNT: usize = 2 + pg_fork_core::cache::PARTITIONS;
+pub const COUNT: usize = 3 + pg_fork_core::cache::PARTITIONS;
 
 /// Asks for the locks. In the postmaster, from `shmem_request_hook`.
 pub fn request() {
@@ -39,7 +41,8 @@ fn pointer(which: Which) -> *mut pg_sys::LWLock {
     let n = match which {
         Which::Registry => 0,
         Which::Cut => 1,
-        Which::Partition(n) => 2 + n,
+        Which::Marks => 2,
+        Which::Partition(n) => 3 + n,
     };
     assert!(n < COUNT);
     // SAFETY: `attach` ran before anyone can ask for a lock, and n is within the tranche.

@@ -4,3 +4,4 @@
 pub mod lwlock;
 pub mod md;
 pub mod process;
+pub mod tuple;

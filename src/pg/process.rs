@@ -39,6 +39,12 @@ pub fn in_recovery() -> bool {
     unsafe { pg_sys::InRecovery }
 }
 
+/// Where the next WAL record will go. Not in recovery.
+pub fn wal_position() -> u64 {
+    // SAFETY: reads shared state of xlog.c.
+    unsafe { pg_sys::GetXLogInsertRecPtr() }
+}
+
 /// A process of a database.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {

@@ -2,7 +2,7 @@
 //! that cannot be trusted any more.
 
 use super::registry::{self, ForkState, Slot, Use};
-use crate::fork::files;
+use crate::fork::{files, marks};
 use pg_fork_core::format::meta::{Kind, Meta, State as MetaState};
 use std::sync::atomic::Ordering;
 
@@ -12,7 +12,10 @@ pub fn load() {
     metas.retain(|meta| {
         let gone = meta.state == MetaState::Dropped;
         if gone {
-            pgrx::log!("pg_fork: removing what is left of the dropped fork with OID {}", meta.oid);
+            pgrx::log!(
+                "pg_fork: removing what is left of the dropped fork with OID {}",
+                meta.oid
+            );
             files::remove(meta.oid, true);
         }
         !gone
@@ -25,7 +28,10 @@ pub fn load() {
                 slot.forks = metas.iter().filter(cut_here).count() as u32;
             }
             if !table.insert(slot) {
-                pgrx::log!("pg_fork: no room for the fork or layer with OID {}", meta.oid);
+                pgrx::log!(
+                    "pg_fork: no room for the fork or layer with OID {}",
+                    meta.oid
+                );
             }
         }
     });
@@ -50,8 +56,21 @@ fn slot_of(meta: &Meta) -> Slot {
     (slot.next_xid, slot.oldest_multi) = (meta.next_xid, meta.oldest_multi);
     slot.in_flight = meta.in_flight.len() as u32;
     (slot.seq, slot.cut_lsn, slot.cut_time) = (meta.seq, meta.cut_lsn, meta.cut_time);
+    slot.marked = marks::is_marked(meta.oid).into();
+    slot.synced = u32::from(slot.marked == 0);
     slot.set_reason(&meta.reason);
     slot
+}
+
+/// Makes known a fork of which nothing but its row is left, so that it can be dropped.
+pub fn insert_lost(oid: u32, reason: &str) {
+    let mut slot = Slot::empty();
+    (slot.oid, slot.state, slot.space) = (oid, ForkState::Invalid, registry::new_space());
+    slot.set_reason(reason);
+    pgrx::log!("pg_fork: fork with OID {oid} is invalid: {reason}");
+    if !registry::change(|table| table.insert(slot)) {
+        pgrx::log!("pg_fork: no room for the fork with OID {oid}");
+    }
 }
 
 /// The `meta` of a slot; a layer's in-flight transactions are the caller's to add.

@@ -33,6 +33,8 @@ pub struct Shared {
     pub cleanup: AtomicU32,
     pub worker_latch: AtomicPtr<pg_sys::Latch>,
     pub stats: stats::Counters,
+    /// Where the WAL was when a layer was written to last ([`crate::fork::marks`]).
+    pub touched: [AtomicU64; crate::fork::marks::PLACES],
 }
 
 static SHARED: AtomicPtr<Shared> = AtomicPtr::new(std::ptr::null_mut());
@@ -156,7 +158,7 @@ pub fn attach() {
         MAP.store(carve(map_words() * 4).cast(), Ordering::Relaxed);
         pg_sys::LWLockRelease(lock);
         if !found {
-            load::load();
+            crate::fork::start::begin();
         }
     }
 }

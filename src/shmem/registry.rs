@@ -47,6 +47,10 @@ pub struct Slot {
     pub next_xid: u32,
     pub oldest_multi: u32,
     pub in_flight: u32,
+    /// Bears a mark: not all of it need be on disk ([`crate::fork::marks`]).
+    pub marked: u32,
+    /// The folder and what was in it at first are on disk.
+    pub synced: u32,
     pub pad: u32,
     pub seq: u64,
     pub cut_lsn: u64,

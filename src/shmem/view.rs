@@ -74,7 +74,10 @@ fn known(oid: u32) -> Known {
     let now = registry::generation();
     let (fresh, cached) = VIEW.with_borrow(|view| {
         let fresh = view.generation == Some(now);
-        (fresh, fresh.then(|| view.known.get(&oid).cloned()).flatten())
+        (
+            fresh,
+            fresh.then(|| view.known.get(&oid).cloned()).flatten(),
+        )
     });
     if let Some(known) = cached {
         return known;
@@ -126,7 +129,8 @@ fn look(table: Table<Slot>, oid: u32) -> Known {
     }
 }
 
-fn layer(slot: &Slot) -> Layer {
+/// A layer's slot, as the engine knows it.
+pub fn layer(slot: &Slot) -> Layer {
     Layer {
         oid: slot.oid,
         space: slot.space,

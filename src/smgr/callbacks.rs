@@ -33,6 +33,16 @@ pub fn table() -> FSmgr {
     }
 }
 
+/// Whether this process replays WAL. Before its first block it notes that the library is there.
+#[inline]
+fn in_recovery() -> bool {
+    let replays = process::in_recovery();
+    if replays {
+        crate::fork::start::note_running(false);
+    }
+    replays
+}
+
 /// A process's first callback. May raise an error when memory is out.
 #[pg_guard]
 unsafe extern "C-unwind" fn meet_sentinel() {
@@ -46,7 +56,7 @@ macro_rules! callback {
             // SAFETY: smgr.c's own arguments, passed on unchanged.
             unsafe {
                 if !stop::has_sentinel() { meet_sentinel() }
-                if any_live() || process::in_recovery() { $slow($($arg),*) } else { raw::$md($($arg),*) }
+                if in_recovery() || any_live() { $slow($($arg),*) } else { raw::$md($($arg),*) }
             }
         }
 

@@ -3,9 +3,8 @@
 //! Nothing here raises a PostgreSQL error: failures come back as `io::Error`, and the caller
 //! decides whom they hurt (D14).
 
-use crate::fork::files::{
-    db_dir, ensure_dir, segment_path, sync_dir, MAP_SEGMENT, SEGMENT_BLOCKS,
-};
+use crate::fork::files::{db_dir, ensure_dir, segment_path, sync_dir, MAP_SEGMENT, SEGMENT_BLOCKS};
+use crate::fork::marks;
 use crate::shmem::{pagemap, registry, view};
 use crate::smgr::{handles, settle, sync};
 use pg_fork_core::engine::{FileOf, Found, Host};
@@ -52,6 +51,7 @@ impl Host for Server {
         state: MapState,
         replace: bool,
     ) -> io::Result<MapState> {
+        let _marked = marks::hold_layer(oid)?;
         pagemap::set_state(oid, space, rel, state, replace)
     }
 
@@ -60,6 +60,7 @@ impl Host for Server {
     }
 
     fn set_bit(&self, oid: DbOid, space: Space, rel: RelFork, block: Block) -> io::Result<()> {
+        let _marked = marks::hold_layer(oid)?;
         pagemap::set_bit(oid, space, rel, block)
     }
 
@@ -81,6 +82,7 @@ impl Host for Server {
     }
 
     fn write_file(&self, file: FileOf, block: Block, page: &Page) -> io::Result<()> {
+        let _marked = marks::hold_layer(file.oid)?;
         let segment = block / SEGMENT_BLOCKS;
         let to =
             handles::open(file.oid, file.rel, segment, true)?.ok_or(io::ErrorKind::NotFound)?;
@@ -113,6 +115,7 @@ impl Host for Server {
 
     fn hand_over(&self, db: DbOid, layer: &Layer, rel: RelFork, with_map: bool) -> io::Result<()> {
         let handed = rel.handed();
+        let _marked = marks::hold_layer(layer.oid)?;
         ensure_dir(layer.oid, rel.spc)?;
         if with_map {
             // First the map, because a handed-over file without one is taken for whole.
@@ -140,10 +143,15 @@ impl Host for Server {
     }
 
     fn share(&self, from: &Layer, into: &Layer, rel: RelFork, only_handed: bool) -> io::Result<()> {
+        let _marked = marks::hold_layer(into.oid)?;
         ensure_dir(into.oid, rel.spc)?;
         let handed = rel.handed();
         // The maps last, because they tell of the files.
-        let places: &[_] = if only_handed { &[handed] } else { &[handed, rel] };
+        let places: &[_] = if only_handed {
+            &[handed]
+        } else {
+            &[handed, rel]
+        };
         for rel in places {
             for segment in 0.. {
                 if !share_file(from.oid, into.oid, *rel, segment)? {

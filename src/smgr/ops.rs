@@ -19,7 +19,7 @@ use crate::shmem::stats;
 use crate::shmem::view::{self, Role};
 use crate::smgr::handles;
 use crate::smgr::host::Server;
-use pg_fork_core::engine::{self, EngineError};
+use pg_fork_core::engine::{self, EngineError, FileOf, Found, Host};
 use pg_fork_core::topology::Node;
 use pg_fork_core::types::{MapState, Page, RelFork, PAGE_SIZE};
 use pgrx::pg_sys::{self, BlockNumber, ForkNumber, RelFileNodeBackend, SMgrRelation};
@@ -48,7 +48,7 @@ fn route(rnode: &RelFileNodeBackend, fork: Fork) -> (u32, RelFork, Role) {
     (db, rel, view::role(db))
 }
 
-fn describe(failure: &Failure) -> String {
+pub fn describe(failure: &Failure) -> String {
     match failure {
         EngineError::Host(error) => error.to_string(),
         EngineError::NoCut { parent, seq } => {
@@ -415,6 +415,31 @@ pub unsafe fn smgr_read(reln: SMgrRelation, fork: Fork, block: BlockNumber, buff
             stats::count(|stats| &stats.read_private);
         }
         md::mdread(reln, fork, block, buffer);
+    }
+}
+
+/// Reads a fork's block as it is on disk now.
+pub fn read_now(
+    db: u32,
+    node: &Node,
+    rel: RelFork,
+    block: BlockNumber,
+    page: &mut Page,
+) -> Result<(), Failure> {
+    let inherited = match engine::fork_state(&Server, db, node, rel)? {
+        MapState::Untouched { .. } => true,
+        MapState::Own { inherited_len } if block < inherited_len => {
+            !Server.bit(db, node.space, rel, block)?
+        }
+        _ => false,
+    };
+    if inherited {
+        return engine::read_inherited(&Server, node, rel, block, page).map(drop);
+    }
+    let file = FileOf { oid: db, rel };
+    match Server.read_file(file, block, page)? {
+        Found::Page => Ok(()),
+        Found::Nothing => Err(EngineError::NotFound { file, block }),
     }
 }
 

@@ -241,6 +241,22 @@ impl Cluster {
         );
     }
 
+    /// Folders of forks and layers.
+    pub fn folders(&self) -> usize {
+        let root = format!("{}/pgsql_tmp_pg_fork", self.data());
+        let entries = fs::read_dir(root).expect("the folder").flatten();
+        entries.filter(|entry| entry.path().is_dir()).count()
+    }
+
+    /// Waits until the worker has removed all but so many folders.
+    pub fn wait_for_folders(&self, most: usize) {
+        let waited = (0..600).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            self.folders() <= most
+        });
+        assert!(waited, "{} folders are left", self.folders());
+    }
+
     pub fn log_tail(&self) -> String {
         let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();

@@ -566,7 +566,10 @@ pub fn merge<H: Host>(host: &H, from: &Layer, into: &Layer, rel: RelFork) -> Res
     let mut page = [0; PAGE_SIZE];
     while let Some(block) = host.next_bit(from.oid, from.space, rel, next, len)? {
         if !host.bit(into.oid, into.space, rel, block)? {
-            let [file, to] = [from, into].map(|layer| FileOf { oid: layer.oid, rel });
+            let [file, to] = [from, into].map(|layer| FileOf {
+                oid: layer.oid,
+                rel,
+            });
             if host.read_file(file, block, &mut page)? == Found::Nothing {
                 return Err(EngineError::NotFound { file, block });
             }
@@ -579,7 +582,13 @@ pub fn merge<H: Host>(host: &H, from: &Layer, into: &Layer, rel: RelFork) -> Res
     if let Some(MapState::HandedOver { .. }) = said {
         // First the files, because readers look for them once the state says so.
         host.share(from, into, rel, true)?;
-        host.set_state(into.oid, into.space, rel, MapState::HandedOver { len }, true)?;
+        host.set_state(
+            into.oid,
+            into.space,
+            rel,
+            MapState::HandedOver { len },
+            true,
+        )?;
     }
     Ok(())
 }

@@ -5,6 +5,8 @@
 
 pub mod cache;
 pub mod engine;
+#[cfg(test)]
+mod engine_model;
 pub mod format;
 pub mod names;
 pub mod settle;

@@ -46,3 +46,77 @@ impl Node {
         Some(&self.layers[at..])
     }
 }
+
+/// How it stands with one cut of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerLife {
+    pub oid: DbOid,
+    /// A live fork was cut here.
+    pub live: bool,
+    /// The cut will not be taken back.
+    pub sealed: bool,
+}
+
+/// What is to become of a layer that no live fork was cut at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Nobody reads it.
+    Remove(DbOid),
+    /// Forks of older cuts read through it, and nothing is written to it any more.
+    Merge { from: DbOid, into: DbOid },
+}
+
+/// What is to become of a source's layers, oldest first, in the order in which to do it.
+///
+/// The newest stays while anyone reads it: the source writes to it. So does the one before a cut that
+/// may yet be taken back, as it would be the newest again.
+pub fn fates(layers: &[LayerLife]) -> Vec<Fate> {
+    let sealed = layers.iter().rposition(|layer| layer.sealed);
+    let live = layers.iter().position(|layer| layer.live);
+    let mut fates = Vec::new();
+    let mut into = None;
+    for (at, layer) in layers.iter().enumerate() {
+        let dead = layer.sealed && !layer.live;
+        match into {
+            _ if dead && live.is_none_or(|live| at < live) => fates.push(Fate::Remove(layer.oid)),
+            // A run of dead layers goes into the live one before them, oldest first.
+            Some(into) if dead && sealed.is_some_and(|sealed| at < sealed) => {
+                fates.push(Fate::Merge {
+                    from: layer.oid,
+                    into,
+                });
+            }
+            _ => into = Some(layer.oid),
+        }
+    }
+    fates
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dead_layers_go_but_the_one_that_is_written_to() {
+        let told = |text: &str| {
+            let layers: Vec<LayerLife> = text
+                .chars()
+                .zip(1..)
+                .map(|(c, oid)| LayerLife {
+                    oid,
+                    live: c == 'L',
+                    sealed: c != '?',
+                })
+                .collect();
+            fates(&layers)
+        };
+        let merge = |from, into| Fate::Merge { from, into };
+        assert_eq!(told("L"), []);
+        assert_eq!(told(".."), [Fate::Remove(1), Fate::Remove(2)]);
+        assert_eq!(told(".L."), [Fate::Remove(1)]);
+        assert_eq!(told("L..L.."), [merge(2, 1), merge(3, 1), merge(5, 4)]);
+        // The cut in progress may fail: then the third is the newest again.
+        assert_eq!(told("L..?"), [merge(2, 1)]);
+        assert_eq!(told(".?"), [Fate::Remove(1)]);
+    }
+}

@@ -4,6 +4,7 @@
 
 pub mod map;
 pub mod meta;
+pub mod server;
 
 use std::fmt;
 

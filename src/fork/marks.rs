@@ -1,0 +1,133 @@
+//! Marks: a file in the folder of each fork and layer that may not be on disk as a whole.
+//!
+//! Nothing that a fork needs is synced while anyone waits. After a crash of the machine a fork that
+//! bears a mark, or reads from a layer that does, is invalid. A mark goes when a checkpoint that
+//! began after all that it stands for has ended: that has synced the files (sync.c). It comes back,
+//! and is synced itself, before the next pre-image is written.
+
+use crate::fork::files;
+use crate::fork::start::Control;
+use crate::pg::lwlock::{hold, Held, Which};
+use crate::pg::process;
+use crate::shmem;
+use crate::shmem::registry::{self, ForkState, Slot};
+use crate::shmem::view;
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Places for the WAL positions of the last pre-images; layers share them.
+pub const PLACES: usize = 1024;
+
+fn path(oid: u32) -> PathBuf {
+    files::real_dir(oid, files::DEFAULT_TABLESPACE).join("unsynced")
+}
+
+/// Marks a new folder. Not synced: the folder is not either.
+pub fn put(oid: u32) -> io::Result<()> {
+    File::create(path(oid)).map(drop)
+}
+
+/// Whether the folder bears a mark.
+pub fn is_marked(oid: u32) -> bool {
+    path(oid).exists()
+}
+
+/// Whether the fork, one that it was forked from, or a layer that it reads bears a mark.
+pub fn any(fork: u32) -> bool {
+    let mut at = Some(fork);
+    while let Some(oid) = at {
+        if is_marked(oid) {
+            return true;
+        }
+        at = registry::fork(oid)
+            .map(|slot| slot.source)
+            .filter(|source| registry::fork(*source).is_some());
+    }
+    view::layers_needed(fork).into_iter().any(is_marked)
+}
+
+fn touched(oid: u32) -> Option<&'static AtomicU64> {
+    Some(&shmem::shared()?.touched[oid as usize % PLACES])
+}
+
+/// To be held while a layer's file is changed: it bears a mark then. Nothing is held for what is no
+/// layer in the registry.
+pub fn hold_layer(oid: u32) -> io::Result<Option<Held>> {
+    loop {
+        let held = hold(Which::Marks, false);
+        match registry::slot(oid).filter(Slot::is_layer) {
+            None => return Ok(None),
+            Some(slot) if slot.marked != 0 => {
+                // In recovery the worker's start counts instead.
+                if let (Some(touched), false) = (touched(oid), process::in_recovery()) {
+                    touched.fetch_max(process::wal_position(), Ordering::SeqCst);
+                }
+                return Ok(Some(held));
+            }
+            Some(_) => {
+                drop(held);
+                mark_again(oid)?;
+            }
+        }
+    }
+}
+
+fn mark_again(oid: u32) -> io::Result<()> {
+    let _held = hold(Which::Marks, true);
+    if registry::slot(oid).is_none_or(|slot| slot.marked != 0) {
+        return Ok(());
+    }
+    File::create(path(oid))?.sync_all()?;
+    files::sync_dir(&files::real_dir(oid, files::DEFAULT_TABLESPACE))?;
+    registry::touch(|table| table.update(oid, |slot| slot.marked = 1));
+    Ok(())
+}
+
+/// The worker's start: what recovery did came before this.
+pub fn begin() {
+    for touched in shmem::shared()
+        .into_iter()
+        .flat_map(|shared| &shared.touched)
+    {
+        touched.fetch_max(process::wal_position(), Ordering::SeqCst);
+    }
+}
+
+/// The worker: syncs the folders of new forks and layers, and takes away the marks that are not
+/// needed any more.
+pub fn tend() {
+    let marked = |slot: &&Slot| slot.marked != 0 && slot.state == ForkState::Ready;
+    let slots: Vec<Slot> = registry::read(|table| table.iter().filter(marked).copied().collect());
+    if slots.is_empty() {
+        return;
+    }
+    for slot in slots.iter().filter(|slot| slot.synced == 0) {
+        match files::sync_folder(slot.oid, slot.tablespace) {
+            Ok(()) => {
+                registry::touch(|table| table.update(slot.oid, |slot| slot.synced = 1));
+            }
+            Err(error) => pgrx::log!(
+                "pg_fork: could not sync the folder of {}: {error}",
+                slot.oid
+            ),
+        }
+    }
+    let Ok(Control { redo, .. }) = Control::read() else {
+        return;
+    };
+    for slot in slots.iter().filter(|slot| slot.synced != 0) {
+        let last = match touched(slot.oid) {
+            Some(touched) if slot.is_layer() => touched,
+            _ => &AtomicU64::new(0),
+        };
+        if redo <= slot.cut_lsn.max(last.load(Ordering::SeqCst)) {
+            continue;
+        }
+        let _held = hold(Which::Marks, true);
+        if redo > last.load(Ordering::SeqCst) && fs::remove_file(path(slot.oid)).is_ok() {
+            registry::touch(|table| table.update(slot.oid, |slot| slot.marked = 0));
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The catalog rows of a fork: `pg_database` and what hangs on it (D11, D12).
+//!
+//! What createdb and dropdb (dbcommands.c) write, in the caller's transaction.
+#![allow(non_snake_case)] // C's names
+#![allow(unsafe_code)] // calls into pg_shdepend.c, acl.c, comment.c
+
+use crate::fork::catalog::{
+    database_oid, Source, DATABASE_OID_INDEX, DATABASE_RELATION as DATABASES,
+};
+use crate::pg::tuple::{Catalog, Row};
+use pgrx::pg_sys::{self, Datum, Oid};
+use pgrx::prelude::*;
+use std::ffi::CString;
+
+/// pg_db_role_setting, and its index on setdatabase and setrole.
+const SETTINGS: u32 = 2964;
+const SETTINGS_INDEX: u32 = 2965;
+/// pg_shseclabel, and its index, which begins with objoid.
+const LABELS: u32 = 3592;
+const LABELS_INDEX: u32 = 3593;
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" {
+    /// pg_db_role_setting.c
+    fn DropSetting(database: Oid, role: Oid);
+}
+
+/// Inserts the fork's row and what hangs on it. Raises 42P04 if the name is taken.
+pub fn insert(source: &Source, oid: u32, name: &str) {
+    if database_oid(name).is_some() {
+        ereport!(
+            ERROR,
+            PgSqlErrorCode::ERRCODE_DUPLICATE_DATABASE,
+            format!("database \"{name}\" already exists")
+        );
+    }
+    let databases = Catalog::open(DATABASES);
+    databases.each(DATABASE_OID_INDEX, 1, source.oid, |row| {
+        insert_database(&databases, row, oid, name);
+    });
+    let settings = Catalog::open(SETTINGS);
+    settings.each(SETTINGS_INDEX, 1, source.oid, |row| {
+        settings.insert_like(row, &[(1, Some(Datum::from(Oid::from(oid))))]);
+    });
+    // SAFETY: C strings that outlive the call; text datums are copied into the row.
+    let [provider, label] = ["pg_fork", "fork"].map(|text| unsafe {
+        let text = CString::new(text).unwrap_or_default();
+        Datum::from(pg_sys::cstring_to_text(text.as_ptr()))
+    });
+    // So that a server which has the row but not the fork knows what it is ([`crate::worker`]).
+    Catalog::open(LABELS).insert(&mut [
+        Datum::from(Oid::from(oid)),
+        Datum::from(Oid::from(DATABASES)),
+        provider,
+        label,
+    ]);
+    // SAFETY: numbers of rows that exist; then makes them seen by the rest of this transaction.
+    unsafe {
+        pg_sys::copyTemplateDependencies(source.oid.into(), oid.into());
+        pg_sys::CommandCounterIncrement();
+    }
+}
+
+/// The source's row with the fork's number, name and owner, who takes the place of the source's owner
+/// in the access list too (`AlterDatabaseOwner`).
+fn insert_database(databases: &Catalog, row: &Row, oid: u32, name: &str) {
+    let number = Oid::from(oid);
+    // SAFETY: the row is pg_database's; the access list is detoasted and lives as long as the
+    // transaction does.
+    unsafe {
+        let form = row.fixed::<pg_sys::FormData_pg_database>();
+        let owner = pg_sys::GetUserId();
+        let mut data = pg_sys::NameData::default();
+        for (to, from) in data.data.iter_mut().zip(name.bytes().take(63)) {
+            *to = from as _;
+        }
+        let acl = row
+            .column(pg_sys::Anum_pg_database_datacl as i32)
+            .map(|acl| {
+                let acl = pg_sys::pg_detoast_datum_copy(acl.cast_mut_ptr());
+                pg_sys::aclnewowner(acl.cast(), form.datdba, owner)
+            });
+        let column = |number: u32, value: Datum| (number as usize, Some(value));
+        databases.insert_like(
+            row,
+            &[
+                column(pg_sys::Anum_pg_database_oid, Datum::from(number)),
+                column(
+                    pg_sys::Anum_pg_database_datname,
+                    Datum::from(&raw const data),
+                ),
+                column(pg_sys::Anum_pg_database_datdba, Datum::from(owner)),
+                column(pg_sys::Anum_pg_database_datistemplate, Datum::from(false)),
+                column(pg_sys::Anum_pg_database_datallowconn, Datum::from(true)),
+                column(pg_sys::Anum_pg_database_datconnlimit, Datum::from(-1i32)),
+                (
+                    pg_sys::Anum_pg_database_datacl as usize,
+                    acl.map(Datum::from),
+                ),
+            ],
+        );
+        pg_sys::recordDependencyOnOwner(DATABASES.into(), number, owner);
+        if let Some(acl) = acl {
+            let mut members = std::ptr::null_mut();
+            let count = pg_sys::aclmembers(acl, &mut members);
+            pg_sys::updateAclDependencies(
+                DATABASES.into(),
+                number,
+                0,
+                owner,
+                0,
+                std::ptr::null_mut(),
+                count,
+                members,
+            );
+        }
+        if (*(&raw const pg_sys::object_access_hook)).is_some() {
+            pg_sys::RunObjectPostCreateHook(DATABASES.into(), number, 0, false);
+        }
+    }
+}
+
+/// Removes the row and what hangs on it. The caller holds the database's AccessExclusiveLock.
+pub fn remove(oid: u32) {
+    let number = Oid::from(oid);
+    // SAFETY: what dropdb does for a database, but for its files and the checkpoint.
+    unsafe {
+        pg_sys::DeleteSharedComments(number, DATABASES.into());
+        pg_sys::DeleteSharedSecurityLabel(number, DATABASES.into());
+        DropSetting(number, pg_sys::InvalidOid);
+        pg_sys::dropDatabaseDependencies(number);
+        pg_sys::pgstat_drop_database(number);
+    }
+    let databases = Catalog::open(DATABASES);
+    let mut removed = 0;
+    databases.each(DATABASE_OID_INDEX, 1, oid, |row| {
+        databases.remove(row);
+        removed += 1;
+    });
+    if removed != 1 {
+        ereport!(
+            ERROR,
+            PgSqlErrorCode::ERRCODE_INVALID_CATALOG_NAME,
+            format!("database with OID {oid} does not exist")
+        );
+    }
+    // SAFETY: makes it seen by the rest of this transaction.
+    unsafe { pg_sys::CommandCounterIncrement() };
+}
+
+/// A database that can be connected to and is no fork, not a template if there is another.
+pub fn database_to_work_in() -> Option<u32> {
+    let forks = labelled();
+    let mut found = None;
+    Catalog::open(DATABASES).all(DATABASE_OID_INDEX, |row| {
+        // SAFETY: pg_database.
+        let form = unsafe { row.fixed::<pg_sys::FormData_pg_database>() };
+        let oid = form.oid.to_u32();
+        let usable = form.datallowconn
+            && form.datconnlimit != pg_sys::DATCONNLIMIT_INVALID_DB
+            && !forks.contains(&oid);
+        if usable && (found.is_none() || !form.datistemplate) {
+            found = Some(oid);
+        }
+    });
+    found
+}
+
+/// The databases that are labelled as forks, of this server or of the one whose copy it is.
+pub fn labelled() -> Vec<u32> {
+    let mut found = Vec::new();
+    let labels = Catalog::open(LABELS);
+    labels.all(LABELS_INDEX, |row| {
+        let [object, class] = [1, 2].map(|column| row.column(column).map_or(0, |oid| oid.value()));
+        // SAFETY: a text column.
+        let provider = row
+            .column(3)
+            .and_then(|datum| unsafe { <String as pgrx::FromDatum>::from_datum(datum, false) });
+        if class == DATABASES as usize && provider.as_deref() == Some("pg_fork") {
+            found.push(object as u32);
+        }
+    });
+    found
+}

@@ -1,0 +1,148 @@
+//! Rows of shared catalogs: found by one number through an index, copied with other values, removed.
+//!
+//! All of it in the caller's transaction, as the catalogs' own code does it (indexing.c), with a
+//! fresh snapshot for each look, whatever the transaction's isolation level is.
+
+use pgrx::pg_sys::{self, Datum, Oid};
+
+/// An open catalog.
+pub struct Catalog(pg_sys::Relation);
+
+impl Catalog {
+    /// Opens the catalog to write to it.
+    pub fn open(number: u32) -> Self {
+        let lock = pg_sys::RowExclusiveLock as i32;
+        // SAFETY: a catalog's number; an error ends the transaction, which closes it.
+        Catalog(unsafe { pg_sys::table_open(number.into(), lock) })
+    }
+
+    /// Calls `what` with each row whose column `column`, the first of the index, has the value.
+    pub fn each(&self, index: u32, column: i16, value: u32, what: impl FnMut(&Row)) {
+        // SAFETY: a whole key.
+        let key = unsafe {
+            let mut key = std::mem::zeroed::<pg_sys::ScanKeyData>();
+            pg_sys::ScanKeyInit(
+                &mut key,
+                column,
+                pg_sys::BTEqualStrategyNumber as u16,
+                pg_sys::RegProcedure::from(184), // oideq
+                Datum::from(Oid::from(value)),
+            );
+            key
+        };
+        self.scan(index, &mut [key], what);
+    }
+
+    /// Calls `what` with each row, in the order of the index.
+    pub fn all(&self, index: u32, what: impl FnMut(&Row)) {
+        self.scan(index, &mut [], what);
+    }
+
+    fn scan(&self, index: u32, keys: &mut [pg_sys::ScanKeyData], mut what: impl FnMut(&Row)) {
+        // SAFETY: a scan of an index of this catalog, ended here; a row lives until the next.
+        unsafe {
+            let scan = pg_sys::systable_beginscan(
+                self.0,
+                index.into(),
+                // Not in a process that works in no database (relcache.c).
+                pg_sys::criticalSharedRelcachesBuilt,
+                std::ptr::null_mut(),
+                keys.len() as i32,
+                keys.as_mut_ptr(),
+            );
+            loop {
+                let tuple = pg_sys::systable_getnext(scan);
+                if tuple.is_null() {
+                    break;
+                }
+                what(&Row {
+                    tuple,
+                    descriptor: (*self.0).rd_att,
+                });
+            }
+            pg_sys::systable_endscan(scan);
+        }
+    }
+
+    /// Puts in a copy of the row with these columns (from 1) changed; `None` is null.
+    pub fn insert_like(&self, row: &Row, changes: &[(usize, Option<Datum>)]) {
+        const MOST: usize = 32;
+        let (mut values, mut nulls, mut replace) =
+            ([Datum::from(0usize); MOST], [false; MOST], [false; MOST]);
+        for (column, value) in changes {
+            values[column - 1] = value.unwrap_or(Datum::from(0usize));
+            nulls[column - 1] = value.is_none();
+            replace[column - 1] = true;
+        }
+        // SAFETY: arrays as long as any catalog here has columns.
+        unsafe {
+            let copy = pg_sys::heap_modify_tuple(
+                row.tuple,
+                row.descriptor,
+                values.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+                replace.as_mut_ptr(),
+            );
+            pg_sys::CatalogTupleInsert(self.0, copy);
+            pg_sys::heap_freetuple(copy);
+        }
+    }
+
+    /// Puts in a row of these columns, none of which is null.
+    pub fn insert(&self, columns: &mut [Datum]) {
+        let mut nulls = vec![false; columns.len()];
+        // SAFETY: the caller gives each of the catalog's columns.
+        unsafe {
+            let row =
+                pg_sys::heap_form_tuple((*self.0).rd_att, columns.as_mut_ptr(), nulls.as_mut_ptr());
+            pg_sys::CatalogTupleInsert(self.0, row);
+            pg_sys::heap_freetuple(row);
+        }
+    }
+
+    pub fn remove(&self, row: &Row) {
+        // SAFETY: a row of this catalog.
+        unsafe { pg_sys::CatalogTupleDelete(self.0, &raw mut (*row.tuple).t_self) };
+    }
+}
+
+impl Drop for Catalog {
+    fn drop(&mut self) {
+        // While an error unwinds, the end of the transaction closes it.
+        if !std::thread::panicking() {
+            // SAFETY: opened by us; the lock is kept until the transaction's end, as dropdb does.
+            unsafe { pg_sys::table_close(self.0, pg_sys::NoLock as i32) };
+        }
+    }
+}
+
+/// A row that a scan found.
+pub struct Row {
+    tuple: pg_sys::HeapTuple,
+    descriptor: pg_sys::TupleDesc,
+}
+
+impl Row {
+    /// The fixed part of the row.
+    ///
+    /// # Safety
+    /// `T` is the catalog's `FormData_…`.
+    pub unsafe fn fixed<T>(&self) -> &T {
+        // SAFETY: by the caller's promise; GETSTRUCT of htup_details.h.
+        unsafe {
+            let header = (*self.tuple).t_data;
+            &*header
+                .cast::<u8>()
+                .add(usize::from((*header).t_hoff))
+                .cast()
+        }
+    }
+
+    /// A column (from 1); `None` if it is null.
+    pub fn column(&self, column: i32) -> Option<Datum> {
+        let mut null = false;
+        // SAFETY: the scan's row and its descriptor.
+        let value = unsafe { pg_sys::heap_getattr(self.tuple, column, self.descriptor, &mut null) };
+        (!null).then_some(value)
+    }
+}

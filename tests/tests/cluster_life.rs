@@ -1,0 +1,199 @@
+//! Forks over time: many short ones beside a long one, and what a start of the server makes of them.
+
+use pg_fork_core::format::server::Server;
+use pg_fork_tests::{sums, Cluster};
+use std::fs;
+
+#[test]
+fn many_short_forks_beside_a_long_one_leave_nothing_behind() {
+    let cluster = Cluster::new("pg_fork.max_forks = 4");
+    cluster.sql("postgres", "CREATE DATABASE prod");
+    cluster.must("pgbench", &["-qi", "-s", "1", "prod"]);
+    cluster.sql("prod", "CREATE TABLE t AS SELECT g AS id, 0 AS v FROM generate_series(1, 20000) g; CREATE TABLE old AS SELECT * FROM t");
+    cluster.sql("postgres", "SELECT fork_create('prod', 'long')");
+    let seen = (
+        sums(&cluster, "long"),
+        cluster.sql("long", "SELECT sum(id), sum(v) FROM t"),
+    );
+    let load = cluster.spawn("pgbench", &["-n", "-c", "4", "-T", "12", "prod"]);
+    for round in 0..40 {
+        // Other pages each time, some of them again, a truncation, and a hand-over.
+        cluster.sql(
+            "prod",
+            &format!(
+                "UPDATE t SET v = v + 1 WHERE id BETWEEN {round} * 400 AND {round} * 400 + 700"
+            ),
+        );
+        match round {
+            10 => drop(cluster.sql("prod", "DELETE FROM t WHERE id > 15000; VACUUM t")),
+            20 => drop(cluster.sql("prod", "VACUUM FULL t")),
+            25 => drop(cluster.sql("prod", "DROP TABLE old")),
+            _ => {}
+        }
+        cluster.sql("postgres", "SELECT fork_create('prod', 'short')");
+        sums(&cluster, "short");
+        cluster.sql("postgres", "SELECT fork_drop('short')");
+    }
+    assert!(load.wait_with_output().expect("ends").status.success());
+    cluster.sql("prod", "CHECKPOINT");
+    // The long one, its layer, and the newest.
+    cluster.wait_for_folders(3);
+    for _ in 0..2 {
+        assert_eq!(sums(&cluster, "long"), seen.0);
+        assert_eq!(cluster.sql("long", "SELECT sum(id), sum(v) FROM t"), seen.1);
+        assert_eq!(cluster.sql("long", "SELECT count(*) FROM old"), "20000");
+        cluster.amcheck("long");
+        cluster.stop("immediate");
+        cluster.start();
+    }
+    cluster.sql("postgres", "SELECT fork_drop('long')");
+    cluster.wait_for_folders(0);
+}
+
+#[test]
+fn a_start_without_the_library_is_noticed() {
+    let cluster = Cluster::new("");
+    cluster.sql("postgres", "CREATE DATABASE prod");
+    cluster.sql("prod", "CREATE TABLE t AS SELECT 1 AS v");
+    cluster.sql("postgres", "SELECT fork_create('prod', 'f')");
+    for mode in ["fast", "immediate"] {
+        cluster.stop(mode);
+        cluster.start();
+        assert_eq!(cluster.sql("f", "SELECT v FROM t"), "1");
+    }
+    cluster.stop("fast");
+    let conf = format!("{}/postgresql.conf", cluster.data());
+    let with = fs::read_to_string(&conf).expect("the settings");
+    let without = with.replace("shared_preload_libraries = 'pg_fork'", "");
+    fs::write(&conf, without).expect("written");
+    cluster.start();
+    // PostgreSQL must not let anyone into what it cannot read.
+    assert!(cluster.error("f", "SELECT 1").contains("FATAL"));
+    cluster.sql("prod", "UPDATE t SET v = 2");
+    cluster.stop("fast");
+    fs::write(&conf, with).expect("written");
+    cluster.start();
+    assert_eq!(cluster.sql("prod", "SELECT v FROM t"), "2");
+    let state = "SELECT state, reason LIKE '%without pg_fork%' FROM pg_forks WHERE name = 'f'";
+    assert_eq!(cluster.sql("postgres", state), "invalid|t");
+    cluster.sql("postgres", "SELECT fork_drop('f')");
+    assert_eq!(
+        cluster.sql("postgres", "SELECT count(*) FROM pg_forks"),
+        "0"
+    );
+}
+
+/// Makes the next start believe that the machine was started anew.
+fn another_boot(cluster: &Cluster) {
+    let path = format!("{}/pgsql_tmp_pg_fork/server", cluster.data());
+    let mut server = Server::decode(&fs::read(&path).expect("the file")).expect("whole");
+    server.boot[0] ^= 1;
+    fs::write(&path, server.encode()).expect("written");
+}
+
+#[test]
+fn after_a_crash_of_the_machine_only_what_was_on_disk_is_trusted() {
+    let cluster = Cluster::new("");
+    cluster.sql("postgres", "CREATE DATABASE calm; CREATE DATABASE busy");
+    for db in ["calm", "busy"] {
+        cluster.sql(
+            db,
+            "CREATE TABLE t AS SELECT g AS v FROM generate_series(1, 1000) g",
+        );
+        cluster.sql(
+            "postgres",
+            &format!("SELECT fork_create('{db}', 'of_{db}')"),
+        );
+        cluster.sql(&format!("of_{db}"), "UPDATE t SET v = v + 1");
+    }
+    // All of it reaches the disk, and the marks go.
+    cluster.sql("postgres", "CHECKPOINT");
+    let oid = cluster.sql(
+        "postgres",
+        "SELECT oid FROM pg_forks WHERE name = 'of_busy'",
+    );
+    let root = format!("{}/pgsql_tmp_pg_fork", cluster.data());
+    let marks = || {
+        let entries = fs::read_dir(&root).expect("the folder").flatten();
+        entries
+            .filter(|e| e.path().join("unsynced").exists())
+            .count()
+    };
+    let waited = (0..300).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        marks() == 0
+    });
+    assert!(waited, "{} marks are left, {oid}", marks());
+    // A pre-image after the checkpoint.
+    cluster.sql(
+        "busy",
+        "UPDATE t SET v = 0; CHECKPOINT; UPDATE t SET v = 1; CHECKPOINT",
+    );
+    cluster.stop("immediate");
+    another_boot(&cluster);
+    cluster.start();
+    assert_eq!(cluster.sql("of_calm", "SELECT sum(v) FROM t"), "501500");
+    assert!(cluster
+        .error("of_busy", "SELECT 1 FROM t")
+        .contains("invalid"));
+    let why = "SELECT reason LIKE '%machine%' FROM pg_forks WHERE name = 'of_busy'";
+    assert_eq!(cluster.sql("postgres", why), "t");
+    assert_eq!(cluster.sql("busy", "SELECT sum(v) FROM t"), "1000");
+    // A clean stop has synced all of it.
+    cluster.sql(
+        "postgres",
+        "SELECT fork_drop('of_busy'); SELECT fork_create('busy', 'of_busy')",
+    );
+    cluster.sql("busy", "UPDATE t SET v = 7");
+    cluster.stop("fast");
+    another_boot(&cluster);
+    cluster.start();
+    assert_eq!(cluster.sql("of_busy", "SELECT sum(v) FROM t"), "1000");
+}
+
+#[test]
+fn a_fork_of_which_only_the_row_is_left_can_be_dropped() {
+    let cluster = Cluster::new("");
+    cluster.sql(
+        "postgres",
+        "CREATE DATABASE prod; SELECT fork_create('prod', 'f')",
+    );
+    let oid = cluster.sql("postgres", "SELECT oid FROM pg_forks WHERE name = 'f'");
+    cluster.stop("fast");
+    let root = format!("{}/pgsql_tmp_pg_fork/{oid}", cluster.data());
+    fs::remove_dir_all(root).expect("removed");
+    cluster.start();
+    let state = "SELECT state FROM pg_forks WHERE name = 'f'";
+    while cluster.sql("postgres", state) != "invalid" {}
+    cluster.sql("postgres", "SELECT fork_drop('f')");
+}
+
+#[test]
+fn unlogged_tables_are_empty_in_forks_after_a_crash() {
+    let cluster = Cluster::new("");
+    cluster.sql("postgres", "CREATE DATABASE prod");
+    cluster.sql(
+        "prod",
+        "CREATE UNLOGGED TABLE u (id int PRIMARY KEY, t text); INSERT INTO u SELECT g, repeat('x', 100) FROM generate_series(1, 5000) g; \
+         CREATE UNLOGGED TABLE gone (id int PRIMARY KEY); INSERT INTO gone SELECT generate_series(1, 1000); CREATE TABLE logged AS SELECT 1 AS v",
+    );
+    cluster.sql("postgres", "SELECT fork_create('prod', 'f')");
+    cluster.sql("f", "UPDATE u SET t = 'y' WHERE id < 100; CREATE UNLOGGED TABLE own AS SELECT generate_series(1, 100) AS v; INSERT INTO logged VALUES (2)");
+    cluster.sql("prod", "DROP TABLE gone; INSERT INTO u VALUES (0)");
+    cluster.sql("postgres", "SELECT fork_create('f', 'g')");
+    let all = "SELECT (SELECT count(*) FROM u), (SELECT count(*) FROM gone), (SELECT count(*) FROM own), (SELECT count(*) FROM logged)";
+    assert_eq!(cluster.sql("g", all), "5000|1000|100|2");
+    cluster.stop("immediate");
+    cluster.start();
+    for db in ["f", "g"] {
+        assert_eq!(cluster.sql(db, all), "0|0|0|2", "{db}");
+        cluster.sql(db, "INSERT INTO u SELECT g FROM generate_series(1, 3000) g; INSERT INTO gone SELECT generate_series(1, 3000); INSERT INTO own SELECT generate_series(1, 3000)");
+        assert_eq!(cluster.sql(db, all), "3000|3000|3000|2", "{db}");
+        cluster.amcheck(db);
+    }
+    assert_eq!(cluster.sql("prod", "SELECT count(*) FROM u"), "0");
+    cluster.stop("fast");
+    cluster.start();
+    assert_eq!(cluster.sql("f", all), "3000|3000|3000|2");
+    assert_eq!(cluster.sql("g", all), "3000|3000|3000|2");
+}
