@@ -164,7 +164,11 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
             source,
             fork,
             oid,
-            window.min(deadline.saturating_duration_since(Instant::now())),
+            // What is left of the time goes to the last try.
+            match deadline.saturating_duration_since(Instant::now()) {
+                left if left < window * 3 => left,
+                _ => window,
+            },
             max_pause,
         ) {
             Ok(layer) => {
@@ -190,7 +194,7 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
                 }
             }
         }
-        window = (window * 2).min(Duration::from_millis(100));
+        window *= 2;
         pgrx::check_for_interrupts!();
         std::thread::sleep(Duration::from_millis(1));
     }

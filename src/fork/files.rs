@@ -19,6 +19,13 @@ pub const DEFAULT_TABLESPACE: u32 = 1663;
 /// of a server, with the library or without, and only the library puts it back.
 const VERSION_FILE: &str = "pgsql_tmp/pgsql_tmp_pg_fork_PG_VERSION";
 
+/// How the names of our own files in a fork's or layer's folder begin. pg_checksums and the like, which
+/// follow the link in `base`, pass over such names.
+pub const OUR_PREFIX: &str = "pgsql_tmp_";
+const MAP_PREFIX: &str = "pgsql_tmp_map_";
+/// What a folder is: the file that each has.
+pub const META: &str = "pgsql_tmp_meta";
+
 /// The segment number that stands for the page map file.
 pub const MAP_SEGMENT: u32 = 2_147_483_647;
 /// What is added to the segment numbers of handed-over files.
@@ -53,22 +60,16 @@ pub fn real_dir(oid: u32, spc: u32) -> PathBuf {
     root.join(oid.to_string())
 }
 
-/// The relation fork and segment number under which md's file tags reach the file.
+/// The relation fork and segment number under which md's file tags reach a file of data.
 ///
 /// Nothing of ours but a fork's own init fork may be called `_init`: `ResetUnloggedRelations`
-/// (reinit.c) takes it for one after a crash, and copies it over the main fork. So init forks'
-/// maps and pre-images go by numbers of the main fork.
+/// (reinit.c) takes it for one after a crash, and copies it over the main fork. So what layers keep of
+/// init forks goes by numbers of the main fork.
 pub fn segment_number(oid: u32, rel: RelFork, segment: u32) -> (u8, u32) {
     let fork = rel.fork & 3;
     let handed = rel.fork & HANDED != 0;
-    let init = fork == 3 && (segment == MAP_SEGMENT || handed || is_layer_dir(oid));
-    let number = match (handed, segment) {
-        (false, MAP_SEGMENT) => MAP_SEGMENT - u32::from(init) * 2,
-        (true, MAP_SEGMENT) => MAP_SEGMENT - 1 - u32::from(init) * 2,
-        (handed, segment) => {
-            segment + u32::from(handed) * HANDED_SEGMENT + u32::from(init) * INIT_SEGMENT
-        }
-    };
+    let init = fork == 3 && (handed || is_layer_dir(oid));
+    let number = segment + u32::from(handed) * HANDED_SEGMENT + u32::from(init) * INIT_SEGMENT;
     (if init { 0 } else { fork }, number)
 }
 
@@ -79,21 +80,13 @@ fn is_layer_dir(oid: u32) -> bool {
     !is_fork && real_dir(oid, DEFAULT_TABLESPACE).exists()
 }
 
-/// The relation fork whose map file this is (the other way of [`segment_number`]).
+/// The relation fork whose map file this is.
 pub fn parse_map(spc: u32, name: &str) -> Option<RelFork> {
-    let (stem, number) = name.split_once('.')?;
-    let (rel, fork) = match stem.split_once('_') {
-        None => (stem, 0),
-        Some((rel, "fsm")) => (rel, 1),
-        Some((rel, "vm")) => (rel, 2),
-        Some(_) => return None,
-    };
-    let back = MAP_SEGMENT.checked_sub(number.parse().ok()?)?;
-    let init = if back & 2 == 0 { fork } else { 3 };
-    (back < 4).then_some(RelFork {
+    let (rel, fork) = name.strip_prefix(MAP_PREFIX)?.split_once('_')?;
+    Some(RelFork {
         spc,
         rel: rel.parse().ok()?,
-        fork: init | if back & 1 == 0 { 0 } else { HANDED },
+        fork: fork.parse().ok()?,
     })
 }
 
@@ -102,17 +95,21 @@ pub fn parse_init(name: &str) -> Option<u32> {
     if let Some(rel) = name.strip_suffix("_init") {
         return rel.parse().ok();
     }
+    if let Some(rel) = parse_map(0, name) {
+        return (rel.fork & 3 == 3).then_some(rel.rel);
+    }
     let (rel, number) = name.split_once('.')?;
     let number: u32 = number.parse().ok()?;
-    let init = match MAP_SEGMENT - number.min(MAP_SEGMENT) {
-        back @ 0..4 => back & 2 != 0,
-        _ => number & INIT_SEGMENT != 0,
-    };
-    init.then(|| rel.parse().ok()).flatten()
+    (number & INIT_SEGMENT != 0)
+        .then(|| rel.parse().ok())
+        .flatten()
 }
 
 /// The path of a segment, or of the map file, of a relation (`GetRelationPath`, `_mdfd_segpath`).
 pub fn segment_path(oid: u32, rel: RelFork, segment: u32) -> PathBuf {
+    if segment == MAP_SEGMENT {
+        return db_dir(oid, rel.spc).join(format!("{MAP_PREFIX}{}_{}", rel.rel, rel.fork));
+    }
     let (fork, number) = segment_number(oid, rel, segment);
     let suffix = ["", "_fsm", "_vm", "_init"][usize::from(fork)];
     let mut name = format!("{}{suffix}", rel.rel);
@@ -188,7 +185,7 @@ pub fn sync_witness() -> io::Result<()> {
 pub fn sync_folder(oid: u32, spc: u32) -> io::Result<()> {
     for spc in [spc, DEFAULT_TABLESPACE] {
         let real = real_dir(oid, spc);
-        for name in ["meta", "pg_filenode.map"] {
+        for name in [META, "pg_filenode.map"] {
             match File::open(real.join(name)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 file => file?.sync_all()?,
@@ -228,13 +225,13 @@ pub fn sync_dir(path: &Path) -> io::Result<()> {
 /// Writes the `meta` file: a new one, renamed over the old. If `durable`, both are synced.
 pub fn write_meta(meta: &Meta, durable: bool) -> io::Result<()> {
     let dir = real_dir(meta.oid, DEFAULT_TABLESPACE);
-    let new = dir.join("meta.new");
+    let new = dir.join("pgsql_tmp_meta.new");
     if durable {
         write_durably(&new, &meta.encode())?;
     } else {
         write_private(&new, &meta.encode())?;
     }
-    fs::rename(new, dir.join("meta"))?;
+    fs::rename(new, dir.join(META))?;
     if durable {
         sync_dir(&dir)?;
     }
@@ -243,7 +240,7 @@ pub fn write_meta(meta: &Meta, durable: bool) -> io::Result<()> {
 
 /// Reads one `meta` file.
 pub fn read_meta(oid: u32) -> io::Result<Meta> {
-    let bytes = fs::read(real_dir(oid, DEFAULT_TABLESPACE).join("meta"))?;
+    let bytes = fs::read(real_dir(oid, DEFAULT_TABLESPACE).join(META))?;
     Meta::decode(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
@@ -316,13 +313,13 @@ pub fn remove(oid: u32, whole: bool) -> bool {
     for spc in tablespaces().into_iter().rev() {
         let real = real_dir(oid, spc);
         for entry in fs::read_dir(&real).into_iter().flatten().flatten() {
-            if entry.file_name() != "meta" {
+            if entry.file_name() != META {
                 gone &= removed(fs::remove_file(entry.path()), &entry.path());
             }
         }
         if whole && gone {
             // The link before the folder, because a folder without its link is found again.
-            for path in [db_dir(oid, spc), real.join("meta"), real] {
+            for path in [db_dir(oid, spc), real.join(META), real] {
                 let result = match fs::symlink_metadata(&path) {
                     Ok(found) if found.is_dir() => fs::remove_dir(&path),
                     Ok(_) => fs::remove_file(&path),

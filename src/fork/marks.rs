@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub const PLACES: usize = 1024;
 
 fn path(oid: u32) -> PathBuf {
-    files::real_dir(oid, files::DEFAULT_TABLESPACE).join("unsynced")
+    files::real_dir(oid, files::DEFAULT_TABLESPACE).join("pgsql_tmp_unsynced")
 }
 
 /// Marks a new folder. Not synced: the folder is not either.

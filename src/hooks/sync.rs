@@ -8,14 +8,36 @@ use crate::fork::files;
 use crate::shmem::load::{invalidate, invalidate_forks_of};
 use crate::shmem::registry;
 use crate::shmem::view::{self, Role};
+use pg_fork_core::types::RelFork;
 use pgrx::pg_guard;
 use pgrx::pg_sys::FileTag;
 use std::ffi::{c_char, c_int};
+use std::fs::File;
 
 extern "C-unwind" {
     pub fn mdsyncfiletag(ftag: *const FileTag, path: *mut c_char) -> c_int;
     pub fn mdunlinkfiletag(ftag: *const FileTag, path: *mut c_char) -> c_int;
     pub fn mdfiletagmatches(ftag: *const FileTag, candidate: *const FileTag) -> bool;
+}
+
+/// Syncs a page map file, whose name md does not know.
+unsafe fn sync_map(ftag: &FileTag, path: *mut c_char) -> c_int {
+    let rel = RelFork {
+        spc: ftag.rnode.spcNode.to_u32(),
+        rel: ftag.rnode.relNode.to_u32(),
+        fork: ftag.forknum as u8,
+    };
+    let name = files::segment_path(ftag.rnode.dbNode.to_u32(), rel, files::MAP_SEGMENT);
+    let bytes = name.as_os_str().as_encoded_bytes();
+    // SAFETY: sync.c's buffer is of MAXPGPATH bytes, far more than any name of ours.
+    unsafe {
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), path.cast(), bytes.len());
+        *path.add(bytes.len()) = 0;
+    }
+    match File::open(name).and_then(|file| file.sync_all()) {
+        Ok(()) => 0,
+        Err(_) => -1,
+    }
 }
 
 /// Runs in the checkpointer; in recovery also in the startup process. 0: synced, or nobody's loss.
@@ -24,11 +46,11 @@ pub unsafe extern "C-unwind" fn sync_file(ftag: *const FileTag, path: *mut c_cha
     // SAFETY: sync.c's own arguments.
     let (result, db, spc) = unsafe {
         let node = &(*ftag).rnode;
-        (
-            mdsyncfiletag(ftag, path),
-            node.dbNode.to_u32(),
-            node.spcNode.to_u32(),
-        )
+        let result = match (*ftag).segno {
+            files::MAP_SEGMENT => sync_map(&*ftag, path),
+            _ => mdsyncfiletag(ftag, path),
+        };
+        (result, node.dbNode.to_u32(), node.spcNode.to_u32())
     };
     if result == 0 || db == 0 {
         return result;

@@ -147,9 +147,10 @@ unsafe fn intercept(node: *mut pg_sys::Node, context: pg_sys::ProcessUtilityCont
                         .find(|(name, _)| name == wanted)
                         .and_then(|(_, v)| v.clone())
                 };
-                let (Some(template), Some(strategy)) = (get("template"), get("strategy")) else {
+                let Some(strategy) = get("strategy") else {
                     return false;
                 };
+                let template = get("template").unwrap_or("template1".into());
                 let fork = catalog::database_oid(&template).and_then(registry::fork);
                 if fork.is_some() && strategy.eq_ignore_ascii_case("file_copy") {
                     refuse(

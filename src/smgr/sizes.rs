@@ -6,6 +6,7 @@ use crate::smgr::host::Server;
 use pg_fork_core::engine::current_len;
 use pg_fork_core::types::RelFork;
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 
 /// The bytes that the fork's relations take logically: what a stand-alone copy would take.
@@ -35,7 +36,7 @@ pub fn logical_size(oid: u32) -> Option<i64> {
                 match name.to_str().and_then(|name| parse(spc, name)) {
                     Some(rel) => drop(relations.insert(rel)),
                     // The few files of a database that are no relation's.
-                    None if *place == oid => {
+                    None if *place == oid && !ours(&name) => {
                         others += entry.metadata().map_or(0, |found| found.len() as i64)
                     }
                     None => {}
@@ -47,6 +48,11 @@ pub fn logical_size(oid: u32) -> Option<i64> {
         .into_iter()
         .filter_map(|rel| current_len(&Server, oid, &node, rel).ok().flatten());
     Some(others + lens.map(|blocks| i64::from(blocks) * 8192).sum::<i64>())
+}
+
+fn ours(name: &OsStr) -> bool {
+    name.as_encoded_bytes()
+        .starts_with(files::OUR_PREFIX.as_bytes())
 }
 
 /// The relation fork that a file belongs to (`parse_filename_for_nontemp_relation`).

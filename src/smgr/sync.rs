@@ -1,14 +1,17 @@
 //! Asks the checkpointer to make a file of ours durable before the next checkpoint ends.
 #![allow(unsafe_code)] // a call into sync.c
 
-use crate::fork::files::segment_number;
+use crate::fork::files::{segment_number, MAP_SEGMENT};
 use crate::smgr::handles;
 use pg_fork_core::types::RelFork;
 use pgrx::pg_sys;
 use std::io;
 
 fn tag(oid: u32, rel: RelFork, segment: u32) -> pg_sys::FileTag {
-    let (fork, segno) = segment_number(oid, rel, segment);
+    let (fork, segno) = match segment {
+        MAP_SEGMENT => (rel.fork, MAP_SEGMENT),
+        _ => segment_number(oid, rel, segment),
+    };
     pg_sys::FileTag {
         handler: pg_sys::SyncRequestHandler::SYNC_HANDLER_MD as i16,
         forknum: i16::from(fork),

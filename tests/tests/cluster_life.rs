@@ -116,7 +116,7 @@ fn after_a_crash_of_the_machine_only_what_was_on_disk_is_trusted() {
     let marks = || {
         let entries = fs::read_dir(&root).expect("the folder").flatten();
         entries
-            .filter(|e| e.path().join("unsynced").exists())
+            .filter(|e| e.path().join("pgsql_tmp_unsynced").exists())
             .count()
     };
     let waited = (0..300).any(|_| {

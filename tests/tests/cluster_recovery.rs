@@ -77,7 +77,7 @@ fn a_damaged_meta_file_costs_that_fork_only() {
     );
     cluster.sql("f", "UPDATE t SET v = 2");
     let oid = cluster.sql("postgres", "SELECT oid FROM pg_forks WHERE name = 'f'");
-    let meta = format!("{}/pgsql_tmp_pg_fork/{oid}/meta", cluster.data());
+    let meta = format!("{}/pgsql_tmp_pg_fork/{oid}/pgsql_tmp_meta", cluster.data());
     cluster.stop("immediate");
     let mut bytes = fs::read(&meta).expect("the file");
     bytes[20] ^= 1;

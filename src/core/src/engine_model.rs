@@ -267,7 +267,7 @@ impl Server {
         self.model.get_mut(&db).unwrap().insert(rel, Vec::new());
     }
 
-    fn to_disk(&mut self, db: DbOid, rel: RelFork, block: Block, content: Content) {
+    fn write_out(&mut self, db: DbOid, rel: RelFork, block: Block, content: Content) {
         let node = self.node(db);
         before_overwrite(&self.world, db, &node, rel, block).unwrap();
         if self.is_fork(db) {
@@ -286,7 +286,7 @@ impl Server {
         let copy = self.model.get_mut(&db).unwrap().get_mut(&rel).unwrap();
         if block as usize == copy.len() {
             copy.push(value);
-            self.to_disk(db, rel, block, (self.lsn, 0));
+            self.write_out(db, rel, block, (self.lsn, 0));
         } else {
             copy[block as usize] = value;
         }
@@ -295,7 +295,7 @@ impl Server {
 
     fn flush(&mut self, db: DbOid, rel: RelFork, block: Block) {
         if let Some(content) = self.dirty.remove(&(db, rel, block)) {
-            self.to_disk(db, rel, block, content);
+            self.write_out(db, rel, block, content);
         }
     }
 
