@@ -2,6 +2,7 @@
 //!
 //! The server runs as the user `postgres` (initdb refuses root) on a socket only it has.
 
+use postgres::{Client, Config, NoTls};
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -103,6 +104,16 @@ impl Cluster {
         self.dir.join("data").display().to_string()
     }
 
+    /// A new folder beside the data directory, for a tablespace.
+    pub fn folder(&self, name: &str) -> String {
+        let path = self.dir.join(name).display().to_string();
+        let made = Command::new("runuser")
+            .args(["-u", "postgres", "--", "mkdir", &path])
+            .status();
+        assert!(made.expect("mkdir runs").success());
+        path
+    }
+
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new("runuser");
         command
@@ -165,6 +176,15 @@ impl Cluster {
 
     pub fn stop(&self, mode: &str) {
         self.must("pg_ctl", &["-D", &self.data(), "-m", mode, "-w", "stop"]);
+    }
+
+    /// A connection as a superuser.
+    pub fn client(&self, db: &str) -> Client {
+        let mut config = Config::new();
+        config.host_path(&self.dir).user("postgres").dbname(db);
+        config
+            .connect(NoTls)
+            .unwrap_or_else(|error| panic!("{db}: {error}\n{}", self.log_tail()))
     }
 
     /// What the statements print, unaligned; they must succeed. Each is sent by itself, so those that
@@ -273,6 +293,11 @@ impl Drop for Cluster {
             "pg_ctl",
             &["-D", &self.data(), "-m", "immediate", "-w", "stop"],
         );
+        // To look at what a failed test left behind.
+        if std::thread::panicking() && std::env::var_os("PG_FORK_KEEP").is_some() {
+            eprintln!("kept: {}", self.dir.display());
+            return;
+        }
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
