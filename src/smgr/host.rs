@@ -5,6 +5,7 @@
 
 use crate::fork::files::{db_dir, ensure_dir, segment_path, sync_dir, MAP_SEGMENT, SEGMENT_BLOCKS};
 use crate::fork::marks;
+use crate::pg::process;
 use crate::shmem::{pagemap, registry, view};
 use crate::smgr::{handles, settle, sync};
 use pg_fork_core::engine::{FileOf, Found, Host};
@@ -190,12 +191,16 @@ fn share_file(from: u32, into: u32, rel: RelFork, segment: u32) -> io::Result<bo
 }
 
 /// Renames one segment to be the layer's handed-over one; `false` if there is none.
+///
+/// One that the layer has stays: the other by its name was made by replay, which meets WAL of the
+/// relation from before it was dropped, and goes with the relation.
 fn move_segment(db: u32, layer: u32, rel: RelFork, segment: u32) -> io::Result<bool> {
     sync::forget(db, rel, segment);
-    match fs::rename(
-        segment_path(db, rel, segment),
-        segment_path(layer, rel.handed(), segment),
-    ) {
+    let to = segment_path(layer, rel.handed(), segment);
+    if process::in_recovery() && to.exists() {
+        return Ok(true);
+    }
+    match fs::rename(segment_path(db, rel, segment), to) {
         Ok(()) => {
             sync::register(layer, rel.handed(), segment)?;
             Ok(true)

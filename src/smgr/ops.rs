@@ -34,6 +34,7 @@ type Fork = ForkNumber::Type;
 type Failure = EngineError<io::Error>;
 
 /// The database, the relation fork, and the database's role; plain for temporary relations.
+/// What replay is to pass over is a tombstone's.
 fn route(rnode: &RelFileNodeBackend, fork: Fork) -> (u32, RelFork, Role) {
     let node = &rnode.node;
     let db = node.dbNode.to_u32();
@@ -45,7 +46,14 @@ fn route(rnode: &RelFileNodeBackend, fork: Fork) -> (u32, RelFork, Role) {
     if db == 0 || rnode.backend != pg_sys::InvalidBackendId {
         return (db, rel, Role::Plain);
     }
-    (db, rel, view::role(db))
+    let role = view::role(db);
+    // Replay of what came before a fork dropped the relation must not bring it back.
+    if let (Some(node), true) = (fork_node(&role), process::in_recovery()) {
+        if let Ok(MapState::Gone) = engine::fork_state(&Server, db, node, rel) {
+            return (db, rel, Role::Tombstone);
+        }
+    }
+    (db, rel, role)
 }
 
 pub fn describe(failure: &Failure) -> String {

@@ -430,7 +430,7 @@ fn read_current<H: Host>(
 /// Notes in the newest layer how long `rel` was at the cut, before that changes.
 ///
 /// Returns the layer and the blocks that it still may have to save: none if the
-/// relation did not exist at the cut or was handed over.
+/// relation did not exist at the cut.
 pub fn note<H: Host>(
     host: &H,
     oid: DbOid,
@@ -452,10 +452,9 @@ pub fn note<H: Host>(
             host.set_state(layer.oid, layer.space, rel, state, false)?
         }
     };
-    let len = if let MapState::Noted { len } = state {
-        len
-    } else {
-        0
+    let len = match state {
+        MapState::Noted { len } | MapState::HandedOver { len } => len,
+        _ => 0,
     };
     Ok(Some((layer.clone(), len)))
 }
@@ -486,6 +485,17 @@ fn save<H: Host>(
 ) -> Res<bool, H> {
     if host.bit(layer.oid, layer.space, rel, block)? {
         return Ok(false);
+    }
+    if let Some(MapState::HandedOver { .. }) = host.map_state(layer.oid, layer.space, rel)? {
+        // Replay after a crash: it meets the relation as it was before it was dropped. Only what
+        // the crash kept from being handed over is in its way.
+        let handed = FileOf {
+            oid: layer.oid,
+            rel: rel.handed(),
+        };
+        if block < host.file_len(handed)?.unwrap_or(0) {
+            return Ok(false);
+        }
     }
     let mut page = [0; PAGE_SIZE];
     read_current(host, oid, node, rel, block, &mut page)?;

@@ -28,7 +28,9 @@ impl World {
     /// Opens a transaction and leaves it open.
     pub fn hold(&mut self, at: usize) {
         let tables = &self.databases[at].shape.tables;
-        let names: Vec<usize> = (0..tables.len()).filter(|n| tables[*n].is_free()).collect();
+        let names: Vec<usize> = (0..tables.len())
+            .filter(|n| tables[*n].is_free() && !tables[*n].unlogged)
+            .collect();
         if names.is_empty() || self.held.len() >= MOST {
             return println!("nothing");
         }
