@@ -90,3 +90,37 @@ fn a_damaged_meta_file_costs_that_fork_only() {
     assert_eq!(cluster.sql("postgres", state), "invalid|t");
     cluster.sql("postgres", "SELECT fork_drop('f')");
 }
+
+#[test]
+fn what_was_dropped_before_a_crash_stays_in_forks() {
+    let cluster = Cluster::new("");
+    cluster.sql("postgres", "CREATE DATABASE prod");
+    cluster.sql(
+        "prod",
+        "CREATE TABLE a AS SELECT i AS id FROM generate_series(1, 5000) i; CREATE TABLE b AS SELECT * FROM a; \
+         CREATE TABLE c AS SELECT * FROM a; CREATE SEQUENCE s START 5",
+    );
+    cluster.sql("postgres", "SELECT fork_create('prod', 'f')");
+    cluster.sql("f", "UPDATE c SET id = id + 1");
+    cluster.sql("postgres", "SELECT fork_create('f', 'g'); CHECKPOINT");
+    // Replay meets changes of relations that are the layers' by now: a in prod, b and c in the fork.
+    for db in ["prod", "f"] {
+        cluster.sql(
+            db,
+            "DELETE FROM a WHERE id > 4990; DELETE FROM b WHERE id < 10; DELETE FROM c WHERE id < 20; SELECT nextval('s')",
+        );
+    }
+    cluster.sql("prod", "DROP TABLE a; DROP SEQUENCE s");
+    cluster.sql("f", "TRUNCATE b; DROP TABLE c");
+    for _ in 0..2 {
+        cluster.stop("immediate");
+        cluster.start();
+        let look = |table: &str| format!("SELECT count(*), sum(id) FROM {table}");
+        assert_eq!(cluster.sql("f", &look("a")), "4990|12452545");
+        assert_eq!(cluster.sql("f", &look("b")), "0|");
+        assert_eq!(cluster.sql("g", &look("a")), "5000|12502500");
+        assert_eq!(cluster.sql("g", &look("b")), "5000|12502500");
+        assert_eq!(cluster.sql("g", &look("c")), "5000|12507500");
+        assert_eq!(cluster.sql("g", "SELECT last_value FROM s"), "5");
+    }
+}
