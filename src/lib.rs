@@ -10,6 +10,7 @@ mod pg;
 mod shmem;
 mod smgr;
 mod sql;
+mod stop_point;
 mod worker;
 
 use pgrx::pg_sys::ffi; // for #[pg_guard] on blocks of foreign functions
@@ -32,7 +33,7 @@ mod init {
     #![allow(unsafe_code)] // saves and sets raw hook variables
 
     use super::*;
-    use crate::{fork, guc, hooks, shmem, smgr, worker};
+    use crate::{fork, guc, hooks, shmem, smgr, stop_point, worker};
     use pgrx::pg_sys;
     use pgrx::pg_sys::panic::ErrorReport;
     use std::sync::OnceLock;
@@ -53,6 +54,7 @@ mod init {
         }
         refuse_unknown_server();
         guc::register();
+        stop_point::register();
         install_hooks();
         fork::pending::register();
         hooks::relmap::install();

@@ -5,6 +5,7 @@ use crate::fork::{catalog, files, marks, merge, start};
 use crate::shmem::load::meta_of;
 use crate::shmem::registry::{self, ForkState, Slot, Use};
 use crate::shmem::{self, Shared};
+use crate::stop_point;
 use pgrx::bgworkers::{
     BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, SignalWakeFlags,
 };
@@ -58,6 +59,10 @@ pub extern "C-unwind" fn pg_fork_worker_main(_arg: pg_sys::Datum) {
     start::note_running(settled);
     loop {
         shared.cleanup.store(0, Ordering::SeqCst);
+        if BackgroundWorker::sighup_received() {
+            // SAFETY: between two rounds of work, as other workers do it.
+            unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
+        }
         clean_up();
         marks::tend();
         if shared.cleanup.load(Ordering::SeqCst) == 0
@@ -129,6 +134,7 @@ fn bury(slot: &Slot) {
             return;
         }
     }
+    stop_point::at("bury-tombstone");
     registry::change(|table| table.update(oid, |slot| *slot = stone));
     // Second the buffers, and what the checkpointer has to sync, because both want the files;
     // SAFETY: nobody can connect to the database any more; its writes go nowhere by now.
@@ -136,8 +142,10 @@ fn bury(slot: &Slot) {
     catalog::forget_files(oid);
     // SAFETY: logical slots of a database that nobody can reach any more, as dropdb has it.
     unsafe { pg_sys::ReplicationSlotsDropDBSlots(oid.into()) };
+    stop_point::at("bury-buffers");
     // third the files; last the slot, because until then others must not write to them.
     if files::remove(oid, true) {
+        stop_point::at("bury-files");
         registry::change(|table| table.remove(oid));
     }
 }

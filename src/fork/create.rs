@@ -5,6 +5,7 @@ use crate::fork::{catalog, cut, files, marks, pending, rows, standbys};
 use crate::guc;
 use crate::shmem::load::meta_of;
 use crate::shmem::registry::{self, ForkState, Slot, Use};
+use crate::stop_point;
 use pg_fork_core::names;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -25,12 +26,16 @@ pub fn create(source: &str, fork: Option<&str>) -> String {
     let name = reserve(&source, oid, fork);
     // From here on the transaction's end takes care of the fork, however it ends.
     pending::on_commit_create(oid);
+    stop_point::at("create-reserved");
     catalog::hold_frozen_ids(source.oid);
     let taken = cut::take_or_share(&source, oid);
+    stop_point::at("create-cut");
     if let Err(error) = make_files(&source, oid, &taken.layer) {
         catalog::io_error("could not create the fork's files", &error);
     }
+    stop_point::at("create-files");
     rows::insert(&source, oid, &name);
+    stop_point::at("create-row");
     // SAFETY: sets a flag of this transaction: a fork that was reported is on disk (as createdb).
     unsafe { pg_sys::ForceSyncCommit() };
     name
@@ -113,6 +118,7 @@ fn make_files(source: &catalog::Source, oid: u32, layer: &Slot) -> io::Result<()
     )?;
     let _ = fs::hard_link(from.join("pg_internal.init"), to.join("pg_internal.init"));
     let slot = registry::fork(oid);
+    stop_point::at("create-half");
     // Last: a folder without this file is a creation cut short.
     files::write_meta(&meta_of(&slot.ok_or(io::ErrorKind::NotFound)?), false)
 }

@@ -10,6 +10,7 @@ use crate::shmem::load::meta_of;
 use crate::shmem::registry::{self, ForkState, Slot, Use};
 use crate::shmem::{self, stats};
 use crate::smgr::handles;
+use crate::stop_point;
 use pg_fork_core::table::TableMut;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -268,6 +269,7 @@ fn attempt(
         }
         std::thread::sleep(Duration::from_micros(50));
     }
+    stop_point::at("cut-stopped");
     let stopped = Instant::now();
     let until = stopped + max_pause;
     let dirty = capture::dirty_pages(source.oid, until).ok_or(Failed::TooLong { pages: 0 })?;
@@ -280,6 +282,7 @@ fn attempt(
         pg_fork_core::engine::EngineError::Host(error) => Failed::Io(error),
         other => Failed::Io(std::io::Error::other(format!("{other:?}"))),
     })?;
+    stop_point::at("cut-captured");
     let mut layer = Slot::empty();
     layer.used = Use::Layer;
     (layer.forks, layer.marked) = (1, 1);
@@ -316,6 +319,7 @@ fn attempt(
         drop(published);
         catalog::too_many();
     }
+    stop_point::at("cut-inserted");
     // Who could not answer must not have moved until now: from here on its changes come after the cut.
     let peers = moving(source.oid);
     if !peers.is_empty() {
@@ -333,6 +337,7 @@ fn attempt(
         take_back(fork, oid);
         Failed::Io(error)
     })?;
+    stop_point::at("cut-meta");
     // From here on the cut stays, and the one before it may be merged away.
     registry::touch(|table| table.update(oid, |slot| slot.state = ForkState::Ready));
     Ok(layer)

@@ -4,6 +4,7 @@
 
 use crate::fork::{catalog, pending, rows};
 use crate::shmem::registry::{self, Slot};
+use crate::stop_point;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -108,7 +109,9 @@ pub fn drop_fork(name: &str, force: bool, missing_ok: bool) -> bool {
     }
     refuse_replication(oid, name);
     end_sessions(oid, name, force);
+    stop_point::at("drop-sessions");
     rows::remove(oid);
+    stop_point::at("drop-row");
     // The worker removes files once this is committed: the commit must be on disk first, whatever
     // synchronous_commit says (as dropdb has it, dbcommands.c).
     // SAFETY: sets a flag of this transaction.

@@ -315,6 +315,7 @@ pub fn remove(oid: u32, whole: bool) -> bool {
         for entry in fs::read_dir(&real).into_iter().flatten().flatten() {
             if entry.file_name() != META {
                 gone &= removed(fs::remove_file(entry.path()), &entry.path());
+                crate::stop_point::at("remove-file");
             }
         }
         if whole && gone {

@@ -81,6 +81,7 @@ fn mark_again(oid: u32) -> io::Result<()> {
     }
     File::create(path(oid))?.sync_all()?;
     files::sync_dir(&files::real_dir(oid, files::DEFAULT_TABLESPACE))?;
+    crate::stop_point::at("mark-again");
     registry::touch(|table| table.update(oid, |slot| slot.marked = 1));
     Ok(())
 }

@@ -8,6 +8,7 @@ use crate::fork::{catalog, files};
 use crate::shmem::registry::{self, ForkState, Slot};
 use crate::shmem::view;
 use crate::smgr::host::Server;
+use crate::stop_point;
 use pg_fork_core::engine::{self, EngineError};
 use pg_fork_core::topology::{fates, Fate, Layer, LayerLife};
 use pg_fork_core::types::{RelFork, HANDED};
@@ -50,7 +51,10 @@ fn decide(layers: &[Slot], fate: Fate) {
                 return;
             };
             match merge(&view::layer(from), &view::layer(into)) {
-                Ok(()) => remove(from.oid),
+                Ok(()) => {
+                    stop_point::at("merge-done");
+                    remove(from.oid);
+                }
                 // It stays, and so does all that it holds: nobody loses anything.
                 Err(error) => pgrx::log!(
                     "pg_fork: could not merge layer {} into layer {}: {error:?}",
@@ -70,6 +74,7 @@ fn remove(oid: u32) {
         dead && table.remove(oid).is_some()
     });
     if removed {
+        stop_point::at("layer-removed");
         catalog::forget_files(oid);
         files::remove(oid, true);
     }

@@ -3,6 +3,7 @@
 
 use crate::shmem;
 use crate::shmem::registry::{self, ForkState};
+use crate::stop_point;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::cell::RefCell;
@@ -85,6 +86,7 @@ pub fn abandon(oid: u32) {
 }
 
 fn settle(pending: Vec<Pending>, committed: bool) {
+    stop_point::at(if committed { "committed" } else { "aborted" });
     for Pending { oid, action, .. } in pending {
         match (action, committed) {
             (Action::Create, true) => {

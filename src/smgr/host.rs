@@ -8,6 +8,7 @@ use crate::fork::marks;
 use crate::pg::process;
 use crate::shmem::{pagemap, registry, view};
 use crate::smgr::{handles, settle, sync};
+use crate::stop_point;
 use pg_fork_core::engine::{FileOf, Found, Host};
 use pg_fork_core::topology::{Layer, Node};
 use pg_fork_core::types::{Block, DbOid, MapState, Page, RelFork, Space, PAGE_SIZE};
@@ -159,10 +160,15 @@ impl Host for Server {
                     break;
                 }
             }
+            stop_point::at("merge-files");
             share_file(from.oid, into.oid, *rel, MAP_SEGMENT)?;
             pagemap::forget_state(into.space, *rel);
         }
         sync_dir(&db_dir(into.oid, rel.spc))
+    }
+
+    fn stop_point(&self, name: &'static str) {
+        stop_point::at(name);
     }
 
     fn settle(&self, layer: &Layer, rel: RelFork, block: Block, page: &mut Page) -> io::Result<()> {

@@ -19,6 +19,7 @@ use crate::shmem::stats;
 use crate::shmem::view::{self, Role};
 use crate::smgr::handles;
 use crate::smgr::host::Server;
+use crate::stop_point;
 use pg_fork_core::engine::{self, EngineError, FileOf, Found, Host};
 use pg_fork_core::topology::Node;
 use pg_fork_core::types::{MapState, Page, RelFork, PAGE_SIZE};
@@ -266,6 +267,7 @@ pub unsafe fn smgr_unlink(rnode: RelFileNodeBackend, fork: Fork, redo: bool) {
                 if let Ok(MapState::Untouched { .. } | MapState::Own { .. }) = state {
                     let gone =
                         crate::shmem::pagemap::set_state(db, node.space, rel, MapState::Gone, true);
+                    stop_point::at("unlink-gone");
                     if let Err(error) = gone {
                         invalidate(db, &error.to_string());
                     }
@@ -372,6 +374,7 @@ unsafe fn write_own(
             md::mdwrite(reln, fork, block, buffer, skip_fsync);
         }
     }
+    stop_point::at("write-page");
     // second the bit.
     if !own {
         if let Err(error) = crate::shmem::pagemap::set_bit(db, node.space, rel, block) {
@@ -557,6 +560,7 @@ pub unsafe fn smgr_truncate(
                 return fork_failed(db, "truncate", &EngineError::Host(error));
             }
         }
+        stop_point::at("truncate-state");
         ensure_own_file(reln, fork);
         let own = md::mdnblocks(reln, fork);
         if own > blocks {

@@ -174,6 +174,25 @@ impl Cluster {
         assert!(status.success(), "{}", self.log_tail());
     }
 
+    /// The postmaster's process id; `None` if there is none.
+    pub fn pid(&self) -> Option<String> {
+        let file = fs::read_to_string(format!("{}/postmaster.pid", self.data())).ok()?;
+        file.lines().next().map(String::from)
+    }
+
+    /// Whether the server has ended; waits for that if it is on its way.
+    pub fn is_gone(&self) -> bool {
+        for _ in 0..100 {
+            let ready = self.run("pg_isready", &["-q"]).status.code();
+            match (ready, self.pid()) {
+                (Some(0), _) => return false,
+                (_, None) => return true,
+                _ => std::thread::sleep(std::time::Duration::from_millis(100)),
+            }
+        }
+        panic!("the server is neither up nor down: {}", self.log_tail());
+    }
+
     pub fn stop(&self, mode: &str) {
         self.must("pg_ctl", &["-D", &self.data(), "-m", mode, "-w", "stop"]);
     }

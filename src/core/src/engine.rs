@@ -133,6 +133,9 @@ pub trait Host {
         only_handed: bool,
     ) -> Result<(), Self::Error>;
 
+    /// A place between two steps whose order matters: tests crash here.
+    fn stop_point(&self, _name: &'static str) {}
+
     /// Makes the page what crash recovery at the cut would have made of it (D6).
     fn settle(
         &self,
@@ -508,8 +511,10 @@ fn save<H: Host>(
         block,
         &page,
     )?;
+    host.stop_point("save-page");
     // second the bit, because a reader that does not see it must still find the old bytes in place;
     host.set_bit(layer.oid, layer.space, rel, block)?;
+    host.stop_point("save-bit");
     // third, in the caller, the overwrite.
     Ok(true)
 }
@@ -556,7 +561,9 @@ pub fn before_unlink<H: Host>(host: &H, oid: DbOid, node: &Node, rel: RelFork) -
     };
     // First the state, because readers then look in both places; second the renames.
     host.set_state(layer.oid, space, rel, MapState::HandedOver { len }, true)?;
+    host.stop_point("unlink-state");
     host.hand_over(oid, &layer, rel, with_map)?;
+    host.stop_point("unlink-moved");
     Ok(())
 }
 
@@ -585,6 +592,7 @@ pub fn merge<H: Host>(host: &H, from: &Layer, into: &Layer, rel: RelFork) -> Res
             }
             // I4: first the bytes, second the bit.
             host.write_file(to, block, &page)?;
+            host.stop_point("merge-page");
             host.set_bit(into.oid, into.space, rel, block)?;
         }
         next = block + 1;
@@ -592,6 +600,7 @@ pub fn merge<H: Host>(host: &H, from: &Layer, into: &Layer, rel: RelFork) -> Res
     if let Some(MapState::HandedOver { .. }) = said {
         // First the files, because readers look for them once the state says so.
         host.share(from, into, rel, true)?;
+        host.stop_point("merge-handed");
         host.set_state(
             into.oid,
             into.space,

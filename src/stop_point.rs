@@ -1,0 +1,65 @@
+//! Stop points: named places between the steps of each sequence whose order matters.
+//!
+//! Compiled in by the feature `stop_points`, for the crash tests only. The setting
+//! `pg_fork.stop_point` names one, and what happens there: `name:crash` kills the process as kill -9
+//! does, `name:error` raises an error, `name:wait` waits until the setting is another.
+
+#[cfg(not(feature = "stop_points"))]
+pub use off::{at, register};
+#[cfg(feature = "stop_points")]
+pub use on::{at, register};
+
+#[cfg(not(feature = "stop_points"))]
+mod off {
+    #[inline(always)]
+    pub fn at(_name: &str) {}
+    pub fn register() {}
+}
+
+#[cfg(feature = "stop_points")]
+mod on {
+    #![allow(unsafe_code)] // kills this process
+
+    use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgLogLevel, PgSqlErrorCode};
+    use std::ffi::CString;
+
+    static STOP_POINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+
+    pub fn register() {
+        GucRegistry::define_string_guc(
+            c"pg_fork.stop_point",
+            c"Where to stop, and how: name:crash, name:error or name:wait.",
+            c"",
+            &STOP_POINT,
+            GucContext::Suset,
+            GucFlags::default(),
+        );
+    }
+
+    fn action(name: &str) -> Option<String> {
+        let wanted = STOP_POINT.get()?.into_string().ok()?;
+        let (point, action) = wanted.split_once(':')?;
+        (point == name).then(|| action.to_string())
+    }
+
+    pub fn at(name: &str) {
+        match action(name).as_deref() {
+            // SAFETY: this process.
+            Some("crash") => unsafe {
+                libc::kill(libc::getpid(), libc::SIGKILL);
+            },
+            Some("error") => pgrx::ereport!(
+                PgLogLevel::ERROR,
+                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                format!("stop point {name}")
+            ),
+            Some("wait") => {
+                while action(name).is_some() {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                    pgrx::check_for_interrupts!();
+                }
+            }
+            _ => {}
+        }
+    }
+}
