@@ -1,7 +1,8 @@
 //! Sizes of forks: the functions of `dbsize.c` look at files, past the storage manager.
 //!
 //! Their entries in `fmgr_builtins[]` are replaced by functions that answer for a fork, and call
-//! the originals for everything else.
+//! the originals for everything else. JIT-compiled code would call the originals by their names,
+//! unless they want `fmgr_hook`: then it goes through `fmgr_builtins[]` too (fmgr.c, `fmgr_symbol`).
 #![allow(unsafe_code)] // replaces function pointers, and C calls ours
 
 use crate::shmem::view::{self, Role};
@@ -9,6 +10,7 @@ use crate::smgr::{sizes, table};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo};
 use std::ffi::{c_char, CStr};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::OnceLock;
 
 type Function = unsafe extern "C-unwind" fn(FunctionCallInfo) -> Datum;
@@ -40,6 +42,8 @@ const REPLACED: [(&CStr, Function); 6] = [
     (c"pg_database_size_name", database_size_name),
 ];
 static ORIGINALS: [OnceLock<Function>; 6] = [const { OnceLock::new() }; 6];
+static OIDS: [AtomicU32; 6] = [const { AtomicU32::new(0) }; 6];
+static PREVIOUS: OnceLock<pg_sys::needs_fmgr_hook_type> = OnceLock::new();
 
 /// From `_PG_init`, in the postmaster. Returns the functions that were not found.
 pub fn install() -> Vec<String> {
@@ -58,12 +62,32 @@ pub fn install() -> Vec<String> {
                 continue;
             };
             let _ = ORIGINALS[n].set(original);
+            OIDS[n].store((*entry).oid.to_u32(), Ordering::Relaxed);
             if table::overwrite(&raw mut (*entry).function, Some(*ours)).is_err() {
                 missing.push(name.to_string_lossy().into_owned());
             }
         }
     }
+    // SAFETY: a hook, set while the postmaster preloads.
+    unsafe {
+        let _ = PREVIOUS.set(pg_sys::needs_fmgr_hook);
+        pg_sys::needs_fmgr_hook = Some(needs_fmgr_hook);
+    }
     missing
+}
+
+/// Any backend, when it looks a function up.
+#[pg_guard]
+unsafe extern "C-unwind" fn needs_fmgr_hook(function: pg_sys::Oid) -> bool {
+    let number = function.to_u32();
+    if OIDS.iter().any(|oid| oid.load(Ordering::Relaxed) == number) {
+        return true;
+    }
+    match PREVIOUS.get().copied().flatten() {
+        // SAFETY: the hook that was there before.
+        Some(previous) => unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| previous(function)) },
+        None => false,
+    }
 }
 
 unsafe fn original(n: usize, fcinfo: FunctionCallInfo) -> Datum {

@@ -109,6 +109,8 @@ fn ddl_in_either_place_stays_there() {
     let sizes_before = cluster.sql("prod", sizes);
     cluster.sql("postgres", "SELECT fork_create('prod', 'f1')");
     assert_eq!(cluster.sql("f1", sizes), sizes_before);
+    let compiled = format!("SET jit_above_cost = 0; {sizes}");
+    assert_eq!(cluster.sql("f1", &compiled), sizes_before);
     let bytes = |db: &str| {
         cluster
             .sql("postgres", &format!("SELECT pg_database_size('{db}')"))
