@@ -45,6 +45,12 @@ pub fn wal_position() -> u64 {
     unsafe { pg_sys::GetXLogInsertRecPtr() }
 }
 
+/// Whether the server is recovering, whichever process asks.
+pub fn server_in_recovery() -> bool {
+    // SAFETY: reads shared memory until it says no once, a plain flag from then on.
+    unsafe { pg_sys::RecoveryInProgress() }
+}
+
 /// A process of a database.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {

@@ -48,8 +48,9 @@ fn route(rnode: &RelFileNodeBackend, fork: Fork) -> (u32, RelFork, Role) {
         return (db, rel, Role::Plain);
     }
     let role = view::role(db);
-    // Replay of what came before a fork dropped the relation must not bring it back.
-    if let (Some(node), true) = (fork_node(&role), process::in_recovery()) {
+    // Replay of what came before a fork dropped the relation must not bring it back, nor must whoever
+    // writes out what replay made of it.
+    if let (Some(node), true) = (fork_node(&role), process::server_in_recovery()) {
         if let Ok(MapState::Gone) = engine::fork_state(&Server, db, node, rel) {
             return (db, rel, Role::Tombstone);
         }

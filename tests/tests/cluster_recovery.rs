@@ -93,7 +93,8 @@ fn a_damaged_meta_file_costs_that_fork_only() {
 
 #[test]
 fn what_was_dropped_before_a_crash_stays_in_forks() {
-    let cluster = Cluster::new("");
+    // Few buffers: replay's pages are written out while it goes on, by the background writer too.
+    let cluster = Cluster::new("shared_buffers = 512kB\nbgwriter_delay = 10ms");
     cluster.sql("postgres", "CREATE DATABASE prod");
     cluster.sql(
         "prod",
@@ -109,6 +110,10 @@ fn what_was_dropped_before_a_crash_stays_in_forks() {
             db,
             "DELETE FROM a WHERE id > 4990; DELETE FROM b WHERE id < 10; DELETE FROM c WHERE id < 20; SELECT nextval('s')",
         );
+    }
+    for db in ["prod", "f"] {
+        let much = "CREATE TABLE d AS SELECT i, repeat('x', 1000) FROM generate_series(1, 20000) i";
+        cluster.sql(db, much);
     }
     cluster.sql("prod", "DROP TABLE a; DROP SEQUENCE s");
     cluster.sql("f", "TRUNCATE b; DROP TABLE c");
