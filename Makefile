@@ -28,7 +28,7 @@ lint: deps
 # The pure core without a server, then real servers.
 test: install
 	cargo test -p pg_fork_core --lib
-	cargo test -p pg_fork_tests --test cluster_fork --test cluster_life --test cluster_recovery --test cluster_sql -- --test-threads 2
+	cargo test -p pg_fork_tests --test cluster_fork --test cluster_life --test cluster_model --test cluster_recovery --test cluster_segments --test cluster_sql --test cluster_stop_points -- --test-threads 2
 
 demo: install
 	cargo run -q -p pg_fork_tests --bin demo

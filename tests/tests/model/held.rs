@@ -5,7 +5,7 @@
 
 use super::shape::{Table, HELD_ROWS};
 use super::statements;
-use super::world::{ask, World};
+use super::world::{ask, Answer, World};
 use postgres::Client;
 
 pub struct Held {
@@ -16,6 +16,8 @@ pub struct Held {
     table: String,
     whole: bool,
     statements: Vec<String>,
+    /// What it saw of the table, and is to see until it ends.
+    saw: Option<(String, Answer)>,
     /// A table that is there, or gone, once it commits.
     makes: Option<Table>,
     drops: bool,
@@ -45,10 +47,21 @@ impl World {
             table: table.name.clone(),
             whole: self.rng.chance(25),
             statements: Vec::new(),
+            saw: None,
             makes: None,
             drops: false,
         };
-        if held.whole {
+        let watch = self.rng.chance(15);
+        if watch {
+            held.whole = false;
+            held.statements
+                .push("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ".into());
+            let cursor = format!(
+                "DECLARE c CURSOR FOR SELECT * FROM {}; FETCH 3 FROM c",
+                table.name
+            );
+            held.statements.push(cursor);
+        } else if held.whole {
             self.hold_whole(&mut held, &mut table);
         } else {
             self.hold_rows(&mut held, &mut table);
@@ -60,7 +73,14 @@ impl World {
             // As the twin would answer, or the next statements would show it.
             return println!("-- {code:?}");
         }
-        if self.rng.chance(25) {
+        if watch {
+            let look = format!(
+                "SELECT count(*), sum(id), md5(string_agg(t::text, ',' ORDER BY t::text)) FROM {} t",
+                held.table
+            );
+            let saw = ask(&mut client, &look);
+            (held.saw, held.session) = (Some((look, saw)), Some(client));
+        } else if self.rng.chance(25) {
             println!("-- prepared");
             ask(&mut client, &format!("PREPARE TRANSACTION '{}'", held.gid)).expect("it prepares");
         } else {
@@ -151,6 +171,10 @@ impl World {
         println!("[{}] {end} of {}", held.database, held.gid);
         match held.session {
             Some(mut session) => {
+                if let Some((look, saw)) = &held.saw {
+                    assert_eq!(&ask(&mut session, look), saw, "{}: {look}", held.gid);
+                    ask(&mut session, "FETCH ALL FROM c").expect("the cursor goes on");
+                }
                 ask(&mut session, end).expect("it ends");
             }
             None => {

@@ -10,10 +10,24 @@ impl World {
         if self.rng.chance(10) {
             self.administer(&format!("BEGIN; SELECT fork_create('{source}'); ROLLBACK"));
         }
-        self.administer(&format!("SELECT fork_create('{source}', '{fork}')"));
-        self.copy_twin(&source, &fork);
-        let shape = self.databases[at].shape.fork();
-        self.add(&fork, Some(source), shape);
+        let mut forks = vec![fork];
+        if self.rng.chance(15) {
+            forks.push(format!("e{}", self.fresh));
+        }
+        println!("fork_create of {source}: {}", forks.join(" and "));
+        // At the same time: they may share a cut.
+        std::thread::scope(|scope| {
+            for fork in &forks {
+                let mut client = self.here.client("postgres");
+                let sql = format!("SELECT fork_create('{source}', '{fork}')");
+                scope.spawn(move || ask(&mut client, &sql).expect("the fork is made"));
+            }
+        });
+        for fork in forks {
+            self.copy_twin(&source, &fork);
+            let shape = self.databases[at].shape.fork();
+            self.add(&fork, Some(source.clone()), shape);
+        }
     }
 
     fn copy_twin(&mut self, from: &str, to: &str) {
