@@ -15,12 +15,24 @@ pub struct Held {
     gid: String,
     table: String,
     whole: bool,
+    key_share: bool,
     statements: Vec<String>,
     /// What it saw of the table, and is to see until it ends.
     saw: Option<(String, Answer)>,
     /// A table that is there, or gone, once it commits.
     makes: Option<Table>,
     drops: bool,
+}
+
+impl Held {
+    fn let_go(&self, table: &mut Table) {
+        if self.whole {
+            table.whole_held = false;
+        } else {
+            table.rows_held -= 1;
+            table.key_shared -= usize::from(self.key_share);
+        }
+    }
 }
 
 /// How many transactions are open at most.
@@ -31,7 +43,7 @@ impl World {
     pub fn hold(&mut self, at: usize) {
         let tables = &self.databases[at].shape.tables;
         let names: Vec<usize> = (0..tables.len())
-            .filter(|n| tables[*n].is_free() && !tables[*n].unlogged)
+            .filter(|n| tables[*n].is_shared() && !tables[*n].unlogged)
             .collect();
         if names.is_empty() || self.held.len() >= MOST {
             return println!("nothing");
@@ -46,20 +58,28 @@ impl World {
             gid: format!("p{}", self.fresh),
             table: table.name.clone(),
             whole: self.rng.chance(25),
+            key_share: self.rng.chance(if table.is_free() { 15 } else { 60 }),
             statements: Vec::new(),
             saw: None,
             makes: None,
             drops: false,
         };
-        let watch = self.rng.chance(15);
-        if watch {
-            held.whole = false;
+        let rows = format!("id % {HELD_ROWS} = 0 AND id < {}", table.next);
+        let (name, free) = (table.name.clone(), table.is_free());
+        let watch = free && !held.key_share && self.rng.chance(15);
+        held.whole &= free && !held.key_share && !watch;
+        if held.key_share {
+            let lock = format!("SELECT 1 FROM {name} WHERE {rows} FOR KEY SHARE");
+            held.statements
+                .push(format!("SELECT count(*) FROM ({lock}) x"));
+        } else if !free {
+            // On top of others' locks: multixacts with an update.
+            let update = format!("UPDATE {name} SET k = (k + 13) % 1000 WHERE {rows}");
+            held.statements.push(update);
+        } else if watch {
             held.statements
                 .push("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ".into());
-            let cursor = format!(
-                "DECLARE c CURSOR FOR SELECT * FROM {}; FETCH 3 FROM c",
-                table.name
-            );
+            let cursor = format!("DECLARE c CURSOR FOR SELECT * FROM {name}; FETCH 3 FROM c");
             held.statements.push(cursor);
         } else if held.whole {
             self.hold_whole(&mut held, &mut table);
@@ -93,6 +113,7 @@ impl World {
                 shape.whole_held = true;
             } else {
                 shape.rows_held += 1;
+                shape.key_shared += usize::from(held.key_share);
             }
         }
         self.held.push(held);
@@ -164,12 +185,12 @@ impl World {
         if self.held.is_empty() {
             return println!("nothing");
         }
-        let held = self.held.remove(self.rng.below(self.held.len()));
+        let mut held = self.held.remove(self.rng.below(self.held.len()));
         let commit = self.rng.chance(60);
         let at = self.place(&held.database);
         let end = if commit { "COMMIT" } else { "ROLLBACK" };
         println!("[{}] {end} of {}", held.database, held.gid);
-        match held.session {
+        match held.session.take() {
             Some(mut session) => {
                 if let Some((look, saw)) = &held.saw {
                     assert_eq!(&ask(&mut session, look), saw, "{}: {look}", held.gid);
@@ -188,11 +209,7 @@ impl World {
         }
         let shape = &mut self.databases[at].shape;
         if let Some(table) = shape.table(&held.table) {
-            if held.whole {
-                table.whole_held = false;
-            } else {
-                table.rows_held -= 1;
-            }
+            held.let_go(table);
         }
         if commit && held.drops {
             shape.tables.retain(|table| table.name != held.table);
@@ -213,11 +230,7 @@ impl World {
         for held in gone as Vec<Held> {
             let at = self.place(&held.database);
             if let Some(table) = self.databases[at].shape.table(&held.table) {
-                if held.whole {
-                    table.whole_held = false;
-                } else {
-                    table.rows_held -= 1;
-                }
+                held.let_go(table);
             }
         }
     }

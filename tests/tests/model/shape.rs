@@ -17,6 +17,8 @@ pub struct Table {
     pub columns: Vec<String>,
     /// Open transactions with locks on some rows.
     pub rows_held: usize,
+    /// How many of these have locked them FOR KEY SHARE and no more: others can do so as well.
+    pub key_shared: usize,
     /// An open transaction holds an exclusive lock.
     pub whole_held: bool,
 }
@@ -30,6 +32,7 @@ impl Table {
             indexes: Vec::new(),
             columns: Vec::new(),
             rows_held: 0,
+            key_shared: 0,
             whole_held: false,
         }
     }
@@ -45,6 +48,11 @@ impl Table {
     pub fn is_free(&self) -> bool {
         self.rows_held == 0 && !self.whole_held
     }
+
+    /// Whether another transaction can lock the held rows FOR KEY SHARE, or update them.
+    pub fn is_shared(&self) -> bool {
+        self.rows_held == self.key_shared && !self.whole_held
+    }
 }
 
 #[derive(Clone, Default)]
@@ -59,7 +67,7 @@ impl Shape {
     pub fn fork(&self) -> Self {
         let mut fork = self.clone();
         for table in &mut fork.tables {
-            (table.rows_held, table.whole_held) = (0, false);
+            (table.rows_held, table.key_shared, table.whole_held) = (0, 0, false);
         }
         fork
     }

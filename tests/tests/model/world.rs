@@ -88,7 +88,7 @@ impl World {
         // One statement, a block, a hold, the end of one, a fork, a drop, a comparison, a check for
         // damage, a checkpoint, a restart, a copy, a rename.
         let mut steps = [60, 8, 5, 5, 7, 5, 3, 1, 3, 1, 1, 1];
-        for at in [1, 2, 4, 5, 8] {
+        for at in [1, 2, 4, 5, 8, 9] {
             steps[at] = vary(steps[at]);
         }
         let mut world = World {
