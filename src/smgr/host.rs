@@ -16,6 +16,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// This process, as the engine's host.
 pub struct Server;
@@ -68,7 +69,9 @@ impl Host for Server {
 
     fn read_file(&self, file: FileOf, block: Block, page: &mut Page) -> io::Result<Found> {
         let Some(from) = handles::open(file.oid, file.rel, block / SEGMENT_BLOCKS, false)? else {
-            // A hand-over is under way (engine, `before_unlink`): look again.
+            // A hand-over is under way (engine, `before_unlink`): look again, but let it have the
+            // processor, or the engine gives up before it is done.
+            std::thread::sleep(Duration::from_micros(100));
             return Ok(Found::Nothing);
         };
         let offset = u64::from(block % SEGMENT_BLOCKS) * PAGE_SIZE as u64;

@@ -1,6 +1,7 @@
 //! Forks of a live database: what is in them, and what is not.
 
 use pg_fork_tests::{sums, Cluster};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 #[test]
@@ -222,4 +223,38 @@ fn forks_survive_restarts_and_crashes() {
         ),
         "5"
     );
+}
+
+#[test]
+fn reads_of_a_fork_go_on_while_the_source_drops_what_they_read() {
+    const TABLES: usize = 60;
+    let cluster = Cluster::new("shared_buffers = 1MB\nautovacuum = off\nfsync = off");
+    cluster.sql("postgres", "CREATE DATABASE prod");
+    let mut prod = cluster.client("prod");
+    for n in 0..TABLES {
+        let rows = "SELECT i, repeat('x', 500) FROM generate_series(1, 2000) i";
+        prod.batch_execute(&format!("CREATE TABLE t{n} AS {rows}"))
+            .expect("a table");
+    }
+    cluster.sql("postgres", "SELECT fork_create('prod', 'f')");
+    let dropped = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut fork = cluster.client("f");
+                // The table that is dropped meanwhile.
+                while let at @ 0..TABLES = dropped.load(Ordering::SeqCst) {
+                    let sql = format!("SELECT count(*), sum(length(repeat)) FROM t{at}");
+                    let row = fork.query_one(&sql, &[]).expect("the fork reads");
+                    assert_eq!((row.get(0), row.get(1)), (2000i64, 1_000_000i64));
+                }
+            });
+        }
+        for n in 0..TABLES {
+            std::thread::sleep(Duration::from_millis(20));
+            prod.batch_execute(&format!("DROP TABLE t{n}"))
+                .expect("it drops");
+            dropped.store(n + 1, Ordering::SeqCst);
+        }
+    });
 }
