@@ -111,6 +111,11 @@ impl World {
     pub fn restart(&mut self) {
         let crash = self.rng.chance(65);
         let mode = if crash { "immediate" } else { "fast" };
+        // Replay may have to write out what was in memory all along before.
+        if self.rng.chance(40) {
+            let buffers = *self.rng.pick(&["512kB", "2MB", "16MB"]);
+            self.administer(&format!("ALTER SYSTEM SET shared_buffers = '{buffers}'"));
+        }
         println!("restart {mode}");
         self.sessions_end(None);
         self.admin = None;
