@@ -3,6 +3,7 @@
 //! Dependencies point one way: SQL surface, hooks and worker → the fork's life → the seams to
 //! PostgreSQL (storage manager, shared memory) → thin wrappers; and all of them → the pure core.
 
+mod attach;
 mod fork;
 mod guc;
 mod hooks;
@@ -33,7 +34,7 @@ mod init {
     #![allow(unsafe_code)] // saves and sets raw hook variables
 
     use super::*;
-    use crate::{fork, guc, hooks, shmem, smgr, stop_point, worker};
+    use crate::{attach, fork, guc, hooks, shmem, smgr, stop_point, worker};
     use pgrx::pg_sys;
     use pgrx::pg_sys::panic::ErrorReport;
     use std::sync::OnceLock;
@@ -60,6 +61,7 @@ mod init {
         hooks::relmap::install();
         hooks::session::register();
         hooks::utility::register();
+        attach::register();
         worker::register();
         // SAFETY: hook variables, chained, in the postmaster.
         unsafe {

@@ -2,6 +2,7 @@
 //! each query.
 #![allow(unsafe_code)] // hooks that C calls
 
+use crate::attach;
 use crate::smgr::stop;
 use pgrx::pg_guard;
 use pgrx::pg_sys;
@@ -35,11 +36,13 @@ unsafe extern "C-unwind" fn log_in(port: *mut pg_sys::Port, status: i32) {
         unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| previous(port, status)) };
     }
     stop::at_callback();
+    attach::settings::note_base();
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags: i32) {
     stop::at_callback();
+    attach::request::refuse_while_waiting();
     // SAFETY: another library's hook or the standard one, with the caller's arguments.
     unsafe {
         match START.get().copied().flatten() {

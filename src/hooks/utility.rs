@@ -1,6 +1,7 @@
 //! Database commands that concern forks or their sources.
 #![allow(unsafe_code)] // a hook that C calls, and parse nodes
 
+use crate::attach::request;
 use crate::fork::{catalog, drop};
 use crate::shmem::{any_live, registry};
 use pgrx::pg_sys;
@@ -36,6 +37,12 @@ unsafe extern "C-unwind" fn process_utility(
     // SAFETY: the arguments are the caller's, passed on unchanged.
     unsafe {
         let node = (*statement).utilityStmt;
+        if (*node).type_ != pg_sys::NodeTag::T_TransactionStmt {
+            request::refuse_while_waiting();
+        }
+        let goes_home = (*node).type_ == pg_sys::NodeTag::T_DiscardStmt
+            && (*node.cast::<pg_sys::DiscardStmt>()).target == pg_sys::DiscardMode::DISCARD_ALL
+            && context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL;
         if (any_live() || (*node).type_ == pg_sys::NodeTag::T_DropdbStmt)
             && intercept(node, context)
         {
@@ -66,6 +73,10 @@ unsafe extern "C-unwind" fn process_utility(
                 dest,
                 completion,
             ),
+        }
+        if goes_home {
+            // Poolers send it before they hand a session to the next client.
+            request::ask_home_or_end();
         }
     }
 }

@@ -16,6 +16,7 @@ macro_rules! version_1 {
         }
     };
 }
+pub(super) use version_1;
 version_1!(pg_finfo_fork_create_c);
 version_1!(pg_finfo_fork_drop_c);
 
@@ -39,7 +40,11 @@ unsafe fn name_argument(fcinfo: pg_sys::FunctionCallInfo, n: usize) -> Option<St
     }
 }
 
-unsafe fn required_name(fcinfo: pg_sys::FunctionCallInfo, n: usize, what: &str) -> String {
+pub(super) unsafe fn required_name(
+    fcinfo: pg_sys::FunctionCallInfo,
+    n: usize,
+    what: &str,
+) -> String {
     // SAFETY: as above.
     match unsafe { name_argument(fcinfo, n) } {
         Some(name) => name,
@@ -50,6 +55,16 @@ unsafe fn required_name(fcinfo: pg_sys::FunctionCallInfo, n: usize, what: &str) 
                 format!("{what} must not be null")
             );
         }
+    }
+}
+
+/// A result of type `name`.
+pub(super) fn name_datum(name: &str) -> pg_sys::Datum {
+    // SAFETY: a palloc'd, zeroed NameData; names are at most 63 bytes.
+    unsafe {
+        let datum = pg_sys::palloc0(64).cast::<u8>();
+        std::ptr::copy_nonoverlapping(name.as_ptr(), datum, name.len().min(63));
+        pg_sys::Datum::from(datum)
     }
 }
 
@@ -81,13 +96,7 @@ pub unsafe extern "C-unwind" fn fork_create_c(fcinfo: pg_sys::FunctionCallInfo) 
             "the fork's name must not be empty"
         );
     }
-    let name = create::create(&source, fork.as_deref());
-    // SAFETY: a palloc'd, zeroed NameData; names are at most 63 bytes.
-    unsafe {
-        let datum = pg_sys::palloc0(64).cast::<u8>();
-        std::ptr::copy_nonoverlapping(name.as_ptr(), datum, name.len().min(63));
-        pg_sys::Datum::from(datum)
-    }
+    name_datum(&create::create(&source, fork.as_deref()))
 }
 
 /// `fork_drop(fork name, force boolean DEFAULT true, missing_ok boolean DEFAULT false) RETURNS boolean`.

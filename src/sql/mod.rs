@@ -1,4 +1,5 @@
 //! The SQL surface.
 
 mod api;
+mod attach;
 mod views;

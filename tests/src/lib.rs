@@ -114,6 +114,17 @@ impl Cluster {
         path
     }
 
+    /// A client library's session, as the superuser.
+    pub fn client(&self, db: &str) -> postgres::Client {
+        self.client_as("postgres", db)
+    }
+
+    /// A client library's session, as this role.
+    pub fn client_as(&self, role: &str, db: &str) -> postgres::Client {
+        let params = format!("host={} user={role} dbname={db}", self.dir.display());
+        postgres::Client::connect(&params, postgres::NoTls).expect("connects")
+    }
+
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new("runuser");
         command

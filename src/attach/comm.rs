@@ -1,0 +1,71 @@
+//! The moment at which a session moves: its transaction has committed, and the client is about to be
+//! told that the statement is done. There an error is still an error of the statement.
+//!
+//! PostgreSQL has no hook at that moment, but the message goes out through a table of functions
+//! that can be replaced (libpq.h). Ours is in place from the call of the function until the
+//! statement's end, and at no other time.
+#![allow(unsafe_code)] // C calls ours
+
+use crate::attach::request;
+use crate::pg::comm::{current, replace, Methods};
+use pgrx::pg_guard;
+use pgrx::pg_sys;
+use std::cell::UnsafeCell;
+use std::ffi::{c_char, c_int};
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+static ORIGINAL: AtomicPtr<Methods> = AtomicPtr::new(std::ptr::null_mut());
+
+struct Ours(UnsafeCell<Option<Methods>>);
+// SAFETY: a backend has one thread.
+unsafe impl Sync for Ours {}
+static OURS: Ours = Ours(UnsafeCell::new(None));
+
+/// Waits for the statement's end.
+pub fn install() {
+    if !ORIGINAL.load(Ordering::Relaxed).is_null() {
+        return;
+    }
+    // SAFETY: a copy of the table with one function replaced, in a static.
+    unsafe {
+        let original = current();
+        ORIGINAL.store(original.cast_mut(), Ordering::Relaxed);
+        let ours = (*OURS.0.get()).insert(Methods {
+            putmessage,
+            ..*original
+        });
+        replace(ours);
+    }
+}
+
+/// Stops waiting.
+pub fn remove() {
+    let original = ORIGINAL.swap(std::ptr::null_mut(), Ordering::Relaxed);
+    if !original.is_null() {
+        // SAFETY: what was in use before.
+        unsafe { replace(original) };
+    }
+}
+
+/// A message to the client. Raises an error if the session cannot move.
+#[pg_guard]
+unsafe extern "C-unwind" fn putmessage(kind: c_char, data: *const c_char, len: usize) -> c_int {
+    let original = ORIGINAL.load(Ordering::Relaxed);
+    match kind as u8 {
+        // An error after the commit: the client must not be moved by a statement that failed.
+        b'E' => request::cancel(),
+        // CommandComplete. A portal that was suspended ends without one, so ReadyForQuery as well.
+        b'C' | b'Z' => request::carry_out(),
+        _ => {}
+    }
+    // SAFETY: the caller's message, to the function that it was meant for.
+    unsafe {
+        let methods = if original.is_null() {
+            current()
+        } else {
+            original
+        };
+        let put = (*methods).putmessage;
+        pg_sys::ffi::pg_guard_ffi_boundary(|| put(kind, data, len))
+    }
+}
