@@ -55,7 +55,13 @@ unsafe fn is_whole_statement(call: pg_sys::FunctionCallInfo) -> bool {
             return false;
         }
         let me = (*flinfo).fn_expr.cast::<c_void>();
-        if (*portal).strategy != pg_sys::PortalStrategy::PORTAL_ONE_SELECT {
+        // EXECUTE runs in a portal of its own inside of another (portalmem.c, `CreateNewPortal`), and
+        // a cursor WITH HOLD runs when its transaction commits.
+        let name = std::ffi::CStr::from_ptr((*portal).name).to_bytes();
+        if (*portal).strategy != pg_sys::PortalStrategy::PORTAL_ONE_SELECT
+            || name.starts_with(b"<unnamed portal")
+            || (*portal).cursorOptions as u32 & pg_sys::CURSOR_OPT_HOLD != 0
+        {
             return false;
         }
         let stmts = pgrx::PgList::<pg_sys::PlannedStmt>::from_pg((*portal).stmts);

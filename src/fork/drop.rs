@@ -77,7 +77,9 @@ pub fn drop_fork(name: &str, force: bool, missing_ok: bool) -> bool {
     // SAFETY: plain reads of this process's state.
     if unsafe { pg_sys::MyDatabaseId }.to_u32() == oid {
         let message = "cannot drop the fork that this session is in".to_string();
-        report(PgSqlErrorCode::ERRCODE_OBJECT_IN_USE, message, None, None);
+        let hint =
+            Some("Leave it first: SELECT fork_detach(), if the session came by fork_attach.");
+        report(PgSqlErrorCode::ERRCODE_OBJECT_IN_USE, message, None, hint);
     }
     catalog::lock_for_drop(oid);
     if catalog::database_oid(name) != Some(oid) {

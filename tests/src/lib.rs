@@ -2,6 +2,8 @@
 //!
 //! The server runs as the user `postgres` (initdb refuses root) on a socket only it has.
 
+pub mod attach;
+
 use postgres::{Client, Config, NoTls};
 use std::fs;
 use std::path::PathBuf;
@@ -114,15 +116,10 @@ impl Cluster {
         path
     }
 
-    /// A client library's session, as the superuser.
-    pub fn client(&self, db: &str) -> postgres::Client {
-        self.client_as("postgres", db)
-    }
-
     /// A client library's session, as this role.
-    pub fn client_as(&self, role: &str, db: &str) -> postgres::Client {
+    pub fn client_as(&self, role: &str, db: &str) -> Client {
         let params = format!("host={} user={role} dbname={db}", self.dir.display());
-        postgres::Client::connect(&params, postgres::NoTls).expect("connects")
+        Client::connect(&params, NoTls).expect("connects")
     }
 
     fn command(&self, program: &str) -> Command {
