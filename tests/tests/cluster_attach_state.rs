@@ -33,10 +33,8 @@ fn prepared_statements_are_kept_and_planned_anew() {
             &mut session,
             "INSERT INTO users SELECT generate_series(1, 3)",
         );
-        run(
-            &mut session,
-            "CREATE INDEX IF NOT EXISTS i ON users (id); VACUUM FULL users",
-        );
+        run(&mut session, "CREATE INDEX IF NOT EXISTS i ON users (id)");
+        run(&mut session, "VACUUM FULL users");
         assert_eq!(one(&mut session), 100 + (round + 1) * 3);
         assert_eq!(
             get(&mut session, "EXECUTE p"),
@@ -133,10 +131,11 @@ fn temporary_objects_work_on_both_sides_and_are_cleaned_up() {
     for round in 0..4 {
         run(&mut session, "CREATE TEMP TABLE t AS SELECT 1 AS v");
         assert_eq!(get(&mut session, "SELECT v FROM t"), "1", "{round}");
-        assert_eq!(fails(&mut session, "SELECT fork_attach('f')").0, "55006");
+        let to = if round % 2 == 0 { "f" } else { "prod" };
+        let go = format!("SELECT fork_attach('{to}')");
+        assert_eq!(fails(&mut session, &go).0, "55006");
         run(&mut session, "DROP TABLE t");
         if round < 3 {
-            let to = if round % 2 == 0 { "f" } else { "prod" };
             attach(&mut session, to);
         }
     }
