@@ -7,6 +7,7 @@ mod attach;
 mod fork;
 mod guc;
 mod hooks;
+mod isolation;
 mod pg;
 mod shmem;
 mod smgr;
@@ -34,7 +35,7 @@ mod init {
     #![allow(unsafe_code)] // saves and sets raw hook variables
 
     use super::*;
-    use crate::{attach, fork, guc, hooks, shmem, smgr, stop_point, worker};
+    use crate::{attach, fork, guc, hooks, isolation, shmem, smgr, stop_point, worker};
     use pgrx::pg_sys;
     use pgrx::pg_sys::panic::ErrorReport;
     use std::sync::OnceLock;
@@ -62,6 +63,7 @@ mod init {
         hooks::session::register();
         hooks::utility::register();
         attach::register();
+        isolation::register();
         worker::register();
         // SAFETY: hook variables, chained, in the postmaster.
         unsafe {

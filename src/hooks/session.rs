@@ -3,6 +3,7 @@
 #![allow(unsafe_code)] // hooks that C calls
 
 use crate::attach;
+use crate::isolation;
 use crate::smgr::stop;
 use pgrx::pg_guard;
 use pgrx::pg_sys;
@@ -43,6 +44,8 @@ unsafe extern "C-unwind" fn log_in(port: *mut pg_sys::Port, status: i32) {
 unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags: i32) {
     stop::at_callback();
     attach::request::refuse_while_waiting();
+    // SAFETY: the caller's query.
+    unsafe { isolation::check_query(query, flags) };
     // SAFETY: another library's hook or the standard one, with the caller's arguments.
     unsafe {
         match START.get().copied().flatten() {

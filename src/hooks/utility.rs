@@ -3,6 +3,7 @@
 
 use crate::attach::request;
 use crate::fork::{catalog, drop};
+use crate::isolation;
 use crate::shmem::{any_live, registry};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -40,6 +41,7 @@ unsafe extern "C-unwind" fn process_utility(
         if (*node).type_ != pg_sys::NodeTag::T_TransactionStmt {
             request::refuse_while_waiting();
         }
+        isolation::check_statement(node);
         let goes_home = (*node).type_ == pg_sys::NodeTag::T_DiscardStmt
             && (*node.cast::<pg_sys::DiscardStmt>()).target == pg_sys::DiscardMode::DISCARD_ALL
             && context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL;

@@ -1,0 +1,53 @@
+//! A session in a fork cannot reach out of it (D16): databases share roles, tablespaces, settings and
+//! the outside world. What would change those raises an error, for sessions that attached and for
+//! those that logged in to the fork alike. Reading stays allowed.
+//!
+//! It keeps honest mistakes in the fork; a superuser can always get out (`pg_fork.isolation`).
+
+mod functions;
+mod statements;
+mod writes;
+
+pub use statements::check as check_statement;
+pub use writes::check as check_query;
+
+use crate::attach::request::is_fork;
+use crate::pg::process;
+use crate::shmem;
+use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+static ISOLATION: GucSetting<bool> = GucSetting::<bool>::new(true);
+
+/// From `_PG_init`.
+pub fn register() {
+    GucRegistry::define_bool_guc(
+        c"pg_fork.isolation",
+        c"Sessions in a fork cannot change what databases share, nor the outside world.",
+        c"A superuser can set it off for a session or for a fork's database.",
+        &ISOLATION,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    functions::install();
+}
+
+/// Whether this session is in a fork, and kept there.
+#[inline]
+pub fn in_force() -> bool {
+    shmem::any_live() && ISOLATION.get() && is_fork(process::my_database())
+}
+
+/// Raises 42501.
+fn refuse(what: &str) -> ! {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        format!("cannot {what} in a fork"),
+        "pg_fork",
+    )
+    .set_detail("It would reach out of the fork.")
+    .set_hint("Do it in a session outside of the fork. A superuser can set pg_fork.isolation = off for the fork's database.")
+    .report(PgLogLevel::ERROR);
+    unreachable!()
+}
