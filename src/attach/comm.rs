@@ -3,11 +3,12 @@
 //!
 //! PostgreSQL has no hook at that moment, but the message goes out through a table of functions
 //! that can be replaced (libpq.h). Ours is in place from the call of the function until the
-//! statement's end, and at no other time.
+//! statement's end; and, if `pg_fork.pin_attached` is on, until the session is home again.
 #![allow(unsafe_code)] // C calls ours
 
 use crate::attach::request;
 use crate::pg::comm::{current, replace, Methods};
+use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_guard;
 use pgrx::pg_sys;
 use std::cell::UnsafeCell;
@@ -20,6 +21,32 @@ struct Ours(UnsafeCell<Option<Methods>>);
 // SAFETY: a backend has one thread.
 unsafe impl Sync for Ours {}
 static OURS: Ours = Ours(UnsafeCell::new(None));
+
+/// While the session is away from home, ReadyForQuery says that a transaction is open. A pooler in
+/// transaction mode keeps the server's connection with its client until it says otherwise, and closes
+/// it if the client goes away; so no other client is ever given a session that is in a fork.
+static PIN: GucSetting<bool> = GucSetting::<bool>::new(false);
+
+/// From `_PG_init`.
+pub fn register() {
+    GucRegistry::define_bool_guc(
+        c"pg_fork.pin_attached",
+        c"A session in a fork that it attached to says that a transaction is open.",
+        c"For roles behind a pooler in transaction mode: the pooler does not hand the session to another client.",
+        &PIN,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+}
+
+/// After a request: stays in place if the session is away from home and has to say so.
+pub fn settle() {
+    if request::away() && PIN.get() {
+        install();
+    } else {
+        remove();
+    }
+}
 
 /// Waits for the statement's end.
 pub fn install() {
@@ -38,8 +65,7 @@ pub fn install() {
     }
 }
 
-/// Stops waiting.
-pub fn remove() {
+fn remove() {
     let original = ORIGINAL.swap(std::ptr::null_mut(), Ordering::Relaxed);
     if !original.is_null() {
         // SAFETY: what was in use before.
@@ -58,6 +84,13 @@ unsafe extern "C-unwind" fn putmessage(kind: c_char, data: *const c_char, len: u
         b'C' | b'Z' => request::carry_out(),
         _ => {}
     }
+    // SAFETY: ReadyForQuery's one byte is the status; I is idle, T is in a transaction.
+    let idle = unsafe { kind as u8 == b'Z' && len == 1 && *data.cast::<u8>() == b'I' };
+    let data = if idle && request::away() && PIN.get() {
+        c"T".as_ptr()
+    } else {
+        data
+    };
     // SAFETY: the caller's message, to the function that it was meant for.
     unsafe {
         let methods = if original.is_null() {

@@ -57,7 +57,7 @@ pub fn obstacle(target: u32) -> Option<&'static str> {
         if !pg_sys::ThereAreNoReadyPortals() {
             return Some("a cursor is open");
         }
-        if proc.lockGroupLeader != std::ptr::null_mut() && proc.lockGroupLeader != pg_sys::MyProc {
+        if !proc.lockGroupLeader.is_null() && proc.lockGroupLeader != pg_sys::MyProc {
             return Some("the process is a parallel worker");
         }
     }

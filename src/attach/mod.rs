@@ -29,6 +29,7 @@ use pgrx::prelude::*;
 /// From `_PG_init`.
 pub fn register() {
     request::register();
+    comm::register();
     fault::register();
 }
 

@@ -50,6 +50,11 @@ pub fn home() -> u32 {
     HOME.get()
 }
 
+/// Whether the session has moved, and is not back.
+pub fn away() -> bool {
+    HOME.get() != 0 && HOME.get() != here()
+}
+
 /// Whether the database is a fork. One look at this process's view of the registry.
 pub fn is_fork(oid: u32) -> bool {
     match registry::role(oid) {
@@ -80,7 +85,7 @@ pub unsafe fn ask(call: pg_sys::FunctionCallInfo, to: Where, function: &str) -> 
 /// After DISCARD ALL, the statement being all of its transaction: back to where the session logged in.
 /// If that cannot be, the session ends.
 pub fn ask_home_or_end() {
-    if HOME.get() == 0 || here() == home() {
+    if !away() {
         return;
     }
     PgTryBuilder::new(|| drop(ask_here(Where::Home, true)))
@@ -144,8 +149,9 @@ pub fn refuse_while_waiting() {
 
 /// Forgets the request. Raises no error.
 pub fn cancel() {
-    WAITING.set(false);
-    comm::remove();
+    if WAITING.replace(false) {
+        comm::settle();
+    }
     PENDING.with(|pending| drop(pending.borrow_mut().take()));
     let locked = LOCKED.take();
     if locked != 0 {
@@ -192,17 +198,17 @@ pub fn carry_out() {
     if unsafe { pg_sys::IsTransactionOrTransactionBlock() } {
         return;
     }
-    WAITING.set(false);
-    comm::remove();
     let pending = PENDING.with(|pending| pending.borrow_mut().take());
     let Some(pending) = pending.filter(|pending| pending.committed) else {
         return cancel();
     };
+    WAITING.set(false);
     // SAFETY: after a commit allocations go to a context that lives as long as the process; this one
     // is emptied before the next statement is read (postgres.c).
     let context = unsafe { pg_sys::MemoryContextSwitchTo(pg_sys::MessageContext) };
     PgTryBuilder::new(|| switch::prepare(&pending.target))
         .catch_others(|error| {
+            comm::settle();
             cancel();
             if pending.or_end {
                 end_session(error);
@@ -222,6 +228,7 @@ pub fn carry_out() {
     })
     .catch_others(|error| end_session(error))
     .execute();
+    comm::settle();
     // SAFETY: the context of before.
     unsafe { pg_sys::MemoryContextSwitchTo(context) };
 }

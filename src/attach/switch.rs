@@ -60,7 +60,8 @@ pub fn cross(target: &Target) {
         // 3. To itself.
         pg_sys::MyDatabaseId = oid;
         pg_sys::MyDatabaseTableSpace = target.tablespace.into();
-        let last = std::mem::replace(&mut *(&raw mut pg_sys::DatabasePath), path);
+        let last = pg_sys::DatabasePath;
+        pg_sys::DatabasePath = path;
         pg_sys::pfree(last.cast());
         fault::at("moved");
         // 4. What it knew of the old one, before anything can read a catalog.

@@ -36,7 +36,7 @@ pub unsafe fn check(query: *mut pg_sys::QueryDesc, flags: i32) {
         let targets = pgrx::PgList::<std::ffi::c_void>::from_pg((*plan).resultRelations);
         for at in targets.iter_int() {
             if let Some(table) = tables.get_ptr(at as usize - 1) {
-                check_relation((*table).relid, (*table).relkind as i8);
+                check_relation((*table).relid, (*table).relkind);
             }
         }
     }
@@ -54,7 +54,7 @@ pub unsafe fn check_range(range: *mut pg_sys::RangeVar) {
         let oid =
             pg_sys::RangeVarGetRelidExtended(range, pg_sys::NoLock as i32, missing_ok, None, none);
         if oid != pg_sys::InvalidOid {
-            check_relation(oid, pg_sys::get_rel_relkind(oid) as i8);
+            check_relation(oid, pg_sys::get_rel_relkind(oid));
         }
     }
 }
@@ -89,6 +89,6 @@ fn has_foreign_partition(oid: pg_sys::Oid) -> bool {
         let all = find_all_inheritors(oid, pg_sys::NoLock as i32, std::ptr::null_mut());
         pgrx::PgList::<std::ffi::c_void>::from_pg(all)
             .iter_oid()
-            .any(|oid| pg_sys::get_rel_relkind(oid) as i8 == FOREIGN)
+            .any(|oid| pg_sys::get_rel_relkind(oid) == FOREIGN)
     }
 }
