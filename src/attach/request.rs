@@ -4,7 +4,7 @@
 use crate::attach::target::{self, Target};
 use crate::attach::{comm, nailed, refuse, roles, session, settings, statement, switch};
 use crate::fork::catalog;
-use crate::shmem::registry::{self, Role};
+use crate::shmem::view::{self, Role};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
@@ -57,7 +57,7 @@ pub fn away() -> bool {
 
 /// Whether the database is a fork. One look at this process's view of the registry.
 pub fn is_fork(oid: u32) -> bool {
-    match registry::role(oid) {
+    match view::role(oid) {
         Role::Node(node) => node.origin.is_some(),
         Role::Invalid(_) | Role::Tombstone => true,
         Role::Plain => false,

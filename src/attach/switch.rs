@@ -23,7 +23,7 @@ pub fn prepare(target: &Target) {
             format!("cannot leave the database: {what}")
         );
     }
-    if registry::fork_by_oid(target.oid).is_some_and(|fork| fork.slot.state != ForkState::Ready) {
+    if registry::fork(target.oid).is_some_and(|fork| fork.state != ForkState::Ready) {
         ereport!(
             ERROR,
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

@@ -119,19 +119,19 @@ pub fn find_by_oid(oid: u32) -> Target {
 
 fn check_kind(oid: u32, name: &str) {
     let unsupported = PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED;
-    match registry::fork_by_oid(oid) {
+    match registry::fork(oid) {
         None if oid == request::home() => {}
         None => refuse(
             unsupported,
             format!("database \"{name}\" is not a fork"),
             "A session can move to forks, and back to the database that it logged in to. Connect to others by name.",
         ),
-        Some(fork) => match fork.slot.state {
+        Some(fork) => match fork.state {
             ForkState::Ready | ForkState::Creating => {}
             ForkState::Dropping => unknown(name),
             ForkState::Invalid => refuse(
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                format!("fork \"{name}\" is invalid: {}", fork.slot.reason()),
+                format!("fork \"{name}\" is invalid: {}", fork.reason()),
                 "Drop it with fork_drop.",
             ),
         },

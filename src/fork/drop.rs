@@ -105,7 +105,7 @@ pub fn drop_fork(name: &str, force: bool, missing_ok: bool) -> bool {
     }
     // SAFETY: another extension's hook may raise an error (as InvokeObjectDropHook).
     unsafe {
-        if (*(&raw const pg_sys::object_access_hook)).is_some() {
+        if (&raw const pg_sys::object_access_hook).read().is_some() {
             pg_sys::RunObjectDropHook(catalog::DATABASE_RELATION.into(), oid.into(), 0, 0);
         }
     }

@@ -114,7 +114,7 @@ fn insert_database(databases: &Catalog, row: &Row, oid: u32, name: &str) {
                 members,
             );
         }
-        if (*(&raw const pg_sys::object_access_hook)).is_some() {
+        if (&raw const pg_sys::object_access_hook).read().is_some() {
             pg_sys::RunObjectPostCreateHook(DATABASES.into(), number, 0, false);
         }
     }

@@ -11,6 +11,7 @@ use crate::shmem::view::{self, Role};
 use pg_fork_core::types::RelFork;
 use pgrx::pg_guard;
 use pgrx::pg_sys::FileTag;
+use std::cell::Cell;
 use std::ffi::{c_char, c_int};
 use std::fs::File;
 
@@ -56,6 +57,10 @@ pub unsafe extern "C-unwind" fn sync_file(ftag: *const FileTag, path: *mut c_cha
         return result;
     }
     let error = std::io::Error::last_os_error();
+    // SAFETY: sync.c's own argument.
+    if error.kind() == std::io::ErrorKind::NotFound && first_miss(unsafe { &*ftag }) {
+        return failed(&error);
+    }
     let ours = match view::role(db) {
         Role::Tombstone | Role::Invalid(_) => true,
         Role::Node(node) if node.origin.is_some() => {
@@ -75,7 +80,30 @@ pub unsafe extern "C-unwind" fn sync_file(ftag: *const FileTag, path: *mut c_cha
     if ours {
         return 0;
     }
+    failed(&error)
+}
+
+fn failed(error: &std::io::Error) -> c_int {
     // SAFETY: what sync.c reads to tell what went wrong.
     unsafe { *libc::__errno_location() = error.raw_os_error().unwrap_or(0) };
-    result
+    -1
+}
+
+/// Whether this file was not found for the first time. Who unlinks a file takes its requests back
+/// first, but the checkpointer may not have heard of it: it looks, and asks once more if the request
+/// still stands (sync.c, `ProcessSyncRequests`).
+fn first_miss(ftag: &FileTag) -> bool {
+    thread_local! {
+        static LAST: Cell<[u32; 5]> = const { Cell::new([0; 5]) };
+    }
+    let node = &ftag.rnode;
+    let (spc, db, rel) = (node.spcNode, node.dbNode, node.relNode);
+    let file = [
+        spc.to_u32(),
+        db.to_u32(),
+        rel.to_u32(),
+        ftag.forknum as u32,
+        ftag.segno,
+    ];
+    LAST.replace(file) != file
 }
