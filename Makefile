@@ -2,20 +2,28 @@
 PG_CONFIG ?= /usr/lib/postgresql/15/bin/pg_config
 PGRX := 0.18.1
 PACKAGES := postgresql-15 postgresql-server-dev-15 libclang-dev pkg-config gcc
+# Clients of the tests.
+TEST_PACKAGES := pgbouncer python3 python3-psycopg2
+# Two at a time: each test has a server of its own.
+CLUSTER_TESTS := $(patsubst tests/tests/%.rs,--test %,$(wildcard tests/tests/*.rs))
+NO_CLUSTER := /etc/postgresql-common/createcluster.d/pg_fork.conf
 export DEBIAN_FRONTEND := noninteractive
 export PG_CONFIG
 
-.PHONY: deps install test lint demo bench
+.PHONY: deps test-deps install test lint demo bench
 
 # Installs what is missing. No cluster is made when PostgreSQL is installed for it.
 deps:
 	@if [ ! -x $(PG_CONFIG) ] || [ ! -f "$$($(PG_CONFIG) --includedir-server)/postgres.h" ] || ! dpkg -s $(PACKAGES) >/dev/null 2>&1; then \
 	  apt-get update -q && apt-get install -qy --no-install-recommends postgresql-common && \
-	  if [ ! -e /etc/postgresql-common/createcluster.conf ] || ! grep -q '^create_main_cluster' /etc/postgresql-common/createcluster.conf; then \
-	    echo 'create_main_cluster = false' >> /etc/postgresql-common/createcluster.conf; fi && \
-	  apt-get install -qy --no-install-recommends $(PACKAGES); fi
+	  mkdir -p $(dir $(NO_CLUSTER)) && echo 'create_main_cluster = false' > $(NO_CLUSTER) && \
+	  { apt-get install -qy --no-install-recommends $(PACKAGES); status=$$?; rm -f $(NO_CLUSTER); exit $$status; }; fi
 	@cargo pgrx --version 2>/dev/null | grep -q ' $(PGRX)$$' || cargo install --locked cargo-pgrx --version $(PGRX)
 	@grep -qs 'pg15' $${PGRX_HOME:-$$HOME/.pgrx}/config.toml || cargo pgrx init --pg15 $(PG_CONFIG)
+
+# RUNLEVEL=1: Debian starts no service of a package that is installed (invoke-rc.d).
+test-deps: deps
+	@dpkg -s $(TEST_PACKAGES) >/dev/null 2>&1 || { apt-get update -q && RUNLEVEL=1 apt-get install -qy --no-install-recommends $(TEST_PACKAGES); }
 
 # A release build into the server that PG_CONFIG belongs to.
 install: deps
@@ -25,10 +33,10 @@ lint: deps
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
-# The pure core without a server, then real servers.
-test: install
+# The pure core without a server, then real servers, of a private copy of PostgreSQL.
+test: test-deps
 	cargo test -p pg_fork_core --lib
-	cargo test -p pg_fork_tests --test cluster_fork --test cluster_life --test cluster_model --test cluster_recovery --test cluster_segments --test cluster_sql --test cluster_stop_points -- --test-threads 2
+	tests/with-private-postgresql cargo test -p pg_fork_tests $(CLUSTER_TESTS) -- --test-threads 2
 
 demo: install
 	cargo run -q -p pg_fork_tests --bin demo

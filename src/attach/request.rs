@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // callbacks that C calls, and memory contexts
 
 use crate::attach::target::{self, Target};
-use crate::attach::{comm, nailed, refuse, roles, session, settings, statement, switch};
+use crate::attach::{comm, fault, nailed, refuse, roles, session, settings, statement, switch};
 use crate::fork::catalog;
 use crate::shmem::view::{self, Role};
 use pgrx::pg_sys;
@@ -116,6 +116,7 @@ fn ask_here(to: Where, or_end: bool) -> (String, String) {
     };
     nailed::find();
     roles::watch();
+    fault::at("checked");
     let name = target.name.to_string_lossy().into_owned();
     PENDING.with(|pending| {
         *pending.borrow_mut() = Some(Pending {
@@ -223,6 +224,7 @@ pub fn carry_out() {
         // SAFETY: a counter of this process. A cancel request comes too late, the statement is done.
         unsafe { pg_sys::QueryCancelHoldoffCount += 1 };
         settings::apply(&pending.target.settings);
+        fault::at("settled");
         // SAFETY: as above.
         unsafe { pg_sys::QueryCancelHoldoffCount -= 1 };
     })

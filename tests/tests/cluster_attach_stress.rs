@@ -34,7 +34,8 @@ fn nothing_in_the_log(cluster: &Cluster) {
 
 #[test]
 fn twenty_sessions_switch_under_load_with_forks_made_and_dropped_around_them() {
-    let cluster = prod("max_connections = 200");
+    let cluster =
+        prod("max_connections = 200\npg_fork.cut_timeout = '30s'\npg_fork.max_pause = '500ms'");
     cluster.must("pgbench", &["-qi", "-s", "2", "prod"]);
     get(
         &mut cluster.client("prod"),

@@ -1,0 +1,137 @@
+//! An error at each step of a switch. Needs a library built with the feature `stop_points`.
+
+use pg_fork_tests::attach::{attach, detach, fails, get, prod};
+use postgres::Client;
+
+fn arm(session: &mut Client, step: &str) {
+    session
+        .batch_execute(&format!("SET pg_fork.attach_fault = '{step}'"))
+        .expect("set");
+}
+
+/// Nothing of the session is left anywhere: no lock on a database, no session counted in the fork.
+fn nothing_left(watcher: &mut Client, in_fork: &str) {
+    for (sql, wanted) in [
+        (
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'object' AND classid = 1262",
+            "0",
+        ),
+        (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = 'f'",
+            in_fork,
+        ),
+        (
+            "SELECT sum(numbackends) FROM pg_stat_database WHERE datname = 'f'",
+            in_fork,
+        ),
+        ("SELECT sessions FROM pg_forks WHERE name = 'f'", in_fork),
+    ] {
+        let mut found = String::new();
+        for _ in 0..200 {
+            found = get(watcher, sql);
+            if found == wanted {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        assert_eq!(found, wanted, "{sql}");
+    }
+}
+
+#[test]
+fn an_error_before_the_switch_leaves_the_session_where_it_was() {
+    let cluster = prod("");
+    let mut watcher = cluster.client("prod");
+    let mut session = cluster.client("prod");
+    get(&mut session, "SELECT fork_create('prod', 'f')");
+    for _ in 0..20 {
+        for step in ["checked", "prepare", "flushed"] {
+            arm(&mut session, step);
+            let (_, message, _) = fails(&mut session, "SELECT fork_attach('f')");
+            assert!(message.contains(step), "{message}");
+            assert_eq!(get(&mut session, "SELECT current_database()"), "prod");
+            nothing_left(&mut watcher, "0");
+            arm(&mut session, "");
+            attach(&mut session, "f");
+            nothing_left(&mut watcher, "1");
+            arm(&mut session, step);
+            fails(&mut session, "SELECT fork_detach()");
+            assert_eq!(get(&mut session, "SELECT current_database()"), "f");
+            arm(&mut session, "");
+            detach(&mut session);
+        }
+    }
+    get(&mut session, "SELECT count(*) FROM users");
+    get(&mut session, "SELECT fork_drop('f')");
+}
+
+#[test]
+fn an_error_within_the_switch_ends_the_session_and_nothing_else() {
+    let cluster = prod("");
+    let mut watcher = cluster.client("prod");
+    get(&mut watcher, "SELECT fork_create('prod', 'f')");
+    for round in 0..3 {
+        for step in ["appeared", "moved", "forgotten", "settled"] {
+            for back in [false, true] {
+                let mut session = cluster.client("prod");
+                session
+                    .batch_execute(
+                        "UPDATE users SET id = id WHERE id = 1; CREATE TABLE t (); DROP TABLE t",
+                    )
+                    .expect("work");
+                if back {
+                    attach(&mut session, "f");
+                    session
+                        .batch_execute("CREATE TEMP TABLE t (); DROP TABLE t")
+                        .expect("work");
+                }
+                arm(&mut session, step);
+                let go = ["SELECT fork_attach('f')", "SELECT fork_detach()"][usize::from(back)];
+                session.simple_query(go).expect_err("ended");
+                assert!(session.simple_query("SELECT 1").is_err(), "{step}");
+                drop(session);
+                nothing_left(&mut watcher, "0");
+            }
+        }
+        assert_eq!(
+            get(&mut watcher, "SELECT count(*) FROM users"),
+            "100",
+            "{round}"
+        );
+    }
+    // The client is told why.
+    let script = "SET pg_fork.attach_fault = 'moved';\nSELECT fork_attach('f');\nSELECT 1;\n";
+    let out = cluster.script("prod", script);
+    let told = String::from_utf8_lossy(&out.stderr);
+    assert!(
+        told.contains("FATAL") && told.contains("fault at moved"),
+        "{told}"
+    );
+    // The watcher's own session has seen no crash of the server.
+    let mut session = cluster.client("prod");
+    attach(&mut session, "f");
+    detach(&mut session);
+    get(&mut watcher, "SELECT fork_drop('f')");
+    cluster.amcheck("prod");
+}
+
+#[test]
+fn a_reset_that_cannot_go_home_ends_the_session() {
+    let cluster = prod("");
+    let mut session = cluster.client("prod");
+    get(&mut session, "SELECT fork_create('prod', 'f')");
+    for step in ["checked", "prepare", "flushed"] {
+        let mut session = cluster.client("prod");
+        attach(&mut session, "f");
+        // DISCARD ALL would reset the setting itself.
+        let setting = format!("ALTER DATABASE f SET pg_fork.attach_fault = '{step}'");
+        cluster.sql("prod", &setting);
+        let mut session2 = cluster.client("prod");
+        attach(&mut session2, "f");
+        session2.simple_query("DISCARD ALL").expect_err("ended");
+        assert!(session2.simple_query("SELECT 1").is_err(), "{step}");
+        session.batch_execute("DISCARD ALL").expect("home");
+        assert_eq!(get(&mut session, "SELECT current_database()"), "prod");
+        cluster.sql("prod", "ALTER DATABASE f RESET pg_fork.attach_fault");
+    }
+}
