@@ -81,9 +81,6 @@ fn an_error_within_the_switch_ends_the_session_and_nothing_else() {
                     .expect("work");
                 if back {
                     attach(&mut session, "f");
-                    session
-                        .batch_execute("CREATE TEMP TABLE t (); DROP TABLE t")
-                        .expect("work");
                 }
                 arm(&mut session, step);
                 let go = ["SELECT fork_attach('f')", "SELECT fork_detach()"][usize::from(back)];

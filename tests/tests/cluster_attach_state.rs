@@ -127,6 +127,13 @@ fn sequence_values_fetched_ahead_stay_behind() {
 fn temporary_objects_work_on_both_sides_and_are_cleaned_up() {
     let cluster = prod("");
     let mut session = cluster.client("prod");
+    if get(&mut session, "SHOW debug_assertions") == "on" {
+        // Such a server does not let a session forget its temporary schema: it is refused.
+        get(&mut session, "SELECT fork_create('prod', 'f')");
+        run(&mut session, "CREATE TEMP TABLE t (); DROP TABLE t");
+        assert_eq!(fails(&mut session, "SELECT fork_attach('f')").0, "0A000");
+        return;
+    }
     get(&mut session, "SELECT fork_create('prod', 'f')");
     for round in 0..4 {
         run(&mut session, "CREATE TEMP TABLE t AS SELECT 1 AS v");
