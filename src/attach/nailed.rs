@@ -20,8 +20,12 @@ thread_local! {
     static ENTRIES: Cell<[pg_sys::Relation; 11]> = const { Cell::new([std::ptr::null_mut(); 11]) };
 }
 
-/// Notes where the entries are. In a transaction.
+/// Notes where the entries are. In a transaction; once for all, so that a session can leave a fork whose
+/// catalogs cannot be read any more.
 pub fn find() {
+    if !ENTRIES.get()[0].is_null() {
+        return;
+    }
     let entries = NAILED.map(|oid| {
         // SAFETY: an entry that is nailed is never freed, so its address stays good after the close.
         unsafe {

@@ -17,6 +17,7 @@ use crate::shmem;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use std::cell::Cell;
 
 static ISOLATION: GucSetting<bool> = GucSetting::<bool>::new(true);
 
@@ -33,10 +34,25 @@ pub fn register() {
     functions::install();
 }
 
-/// Whether this session is in a fork, and kept there.
+/// Whether this session is in a fork, and kept there. Asked for each call of a function.
 #[inline]
 pub fn in_force() -> bool {
-    shmem::any_live() && ISOLATION.get() && is_fork(process::my_database())
+    shmem::any_live() && ISOLATION.get() && in_fork()
+}
+
+/// Whether this session is in a fork. A database that someone works in does not change its kind.
+fn in_fork() -> bool {
+    thread_local! {
+        static KNOWN: Cell<(u32, bool)> = const { Cell::new((0, false)) };
+    }
+    let here = process::my_database();
+    let (known, fork) = KNOWN.get();
+    if known == here {
+        return fork;
+    }
+    let fork = here != 0 && is_fork(here);
+    KNOWN.set((here, fork));
+    fork
 }
 
 /// Raises 42501.

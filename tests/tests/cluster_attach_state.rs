@@ -247,3 +247,51 @@ fn who_owns_the_fork_is_asked_in_the_fork() {
     assert_eq!(fails(&mut guest, "SELECT count(*) FROM users").0, "42501");
     assert_eq!(value(&mut guest, "SELECT fork_current()"), None);
 }
+
+#[test]
+fn parallel_queries_large_objects_and_event_triggers_work_on_both_sides() {
+    let cluster = prod("max_parallel_workers_per_gather = 2\nmin_parallel_table_scan_size = 0\nparallel_setup_cost = 0\nparallel_tuple_cost = 0");
+    let mut session = cluster.client("prod");
+    run(
+        &mut session,
+        "CREATE TABLE big AS SELECT i FROM generate_series(1, 50000) i;
+         ANALYZE big;
+         CREATE TABLE log (what text);
+         CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO log VALUES (tg_tag); END $$;
+         CREATE EVENT TRIGGER note ON ddl_command_end EXECUTE FUNCTION note();
+         SELECT lo_from_bytea(4711, 'prod')",
+    );
+    get(&mut session, "SELECT fork_create('prod', 'f')");
+    for round in 0..5 {
+        for place in ["f", "prod"] {
+            attach(&mut session, place);
+            assert_eq!(get(&mut session, "SELECT sum(i) FROM big"), "1250025000");
+            let plan = "EXPLAIN (ANALYZE, FORMAT JSON) SELECT sum(i) FROM big";
+            let plan = get(&mut session, plan);
+            assert!(plan.contains("\"Workers Launched\": 2"), "{plan}");
+            if place == "f" {
+                run(&mut session, "DROP EVENT TRIGGER IF EXISTS note");
+                run(&mut session, "SELECT lo_put(4711, 0, 'fork')");
+            }
+            let before = get(&mut session, "SELECT count(*) FROM log");
+            run(&mut session, "CREATE TABLE t (); DROP TABLE t");
+            let after = get(&mut session, "SELECT count(*) FROM log");
+            assert_eq!(before == after, place == "f", "{round} {place}");
+            let content = get(&mut session, "SELECT encode(lo_get(4711), 'escape')");
+            assert_eq!(content, ["prod", "fork"][usize::from(place == "f")]);
+        }
+    }
+}
+
+#[test]
+fn a_fork_without_the_extension_can_be_left() {
+    let cluster = prod("");
+    let mut session = cluster.client("prod");
+    get(&mut session, "SELECT fork_create('prod', 'f')");
+    attach(&mut session, "f");
+    run(&mut session, "DROP EXTENSION pg_fork");
+    // The way home needs no function of the fork's.
+    assert_eq!(fails(&mut session, "SELECT fork_detach()").0, "42883");
+    run(&mut session, "DISCARD ALL");
+    assert_eq!(get(&mut session, "SELECT current_database()"), "prod");
+}
