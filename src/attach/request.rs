@@ -109,7 +109,7 @@ fn ask_here(to: Where, or_end: bool) -> (String, String) {
         );
         return (from.clone(), from);
     }
-    session::refuse_what_stays();
+    session::refuse_what_stays(or_end);
     let target = match to {
         Where::Named(name) => target::find(name),
         Where::Home => target::find_by_oid(home),

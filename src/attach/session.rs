@@ -28,8 +28,20 @@ const STAY: [&str; 16] = [
     "age",
 ];
 
-/// Raises an error if the session has what cannot follow it.
-pub fn refuse_what_stays() {
+/// Raises 55006 if the session listens. Also between transactions: UNLISTEN takes effect at commit.
+pub fn refuse_listening() {
+    // SAFETY: looks at this process's list.
+    if unsafe { listens() } {
+        refuse(
+            PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+            "cannot leave the database while the session listens for notifications",
+            "Stop that first: UNLISTEN *.",
+        );
+    }
+}
+
+/// Raises an error if the session has what cannot follow it. `resetting`: DISCARD ALL has run just now.
+pub fn refuse_what_stays(resetting: bool) {
     let unsupported = PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED;
     let in_use = PgSqlErrorCode::ERRCODE_OBJECT_IN_USE;
     // SAFETY: plain state of this process.
@@ -74,12 +86,8 @@ pub fn refuse_what_stays() {
                 "Release them first: SELECT pg_advisory_unlock_all().",
             );
         }
-        if listens() {
-            refuse(
-                in_use,
-                "cannot leave the database while the session listens for notifications",
-                "Stop that first: UNLISTEN *.",
-            );
+        if !resetting {
+            refuse_listening();
         }
         if !pg_sys::MyReplicationSlot.is_null() || has_slots() {
             refuse(

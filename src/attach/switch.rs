@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // writes the variables that say which database a process works in
 
 use crate::attach::target::Target;
-use crate::attach::{caches, fault, idle, status};
+use crate::attach::{caches, fault, idle, session, status};
 use crate::pg::lwlock::{hold, Which};
 use crate::pg::process;
 use crate::shmem;
@@ -23,6 +23,7 @@ pub fn prepare(target: &Target) {
             format!("cannot leave the database: {what}")
         );
     }
+    session::refuse_listening();
     if registry::fork(target.oid).is_some_and(|fork| fork.state != ForkState::Ready) {
         ereport!(
             ERROR,

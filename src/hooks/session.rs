@@ -4,9 +4,11 @@
 
 use crate::attach;
 use crate::isolation;
+use crate::pg::raw;
 use crate::smgr::stop;
 use pgrx::pg_guard;
 use pgrx::pg_sys;
+use pgrx::pg_sys::panic::pgrx_extern_c_guard;
 use std::sync::OnceLock;
 
 type LogIn = unsafe extern "C-unwind" fn(*mut pg_sys::Port, i32);
@@ -40,18 +42,22 @@ unsafe extern "C-unwind" fn log_in(port: *mut pg_sys::Port, status: i32) {
     attach::settings::note_base();
 }
 
-#[pg_guard]
+/// Any process that runs queries. Not guarded as a whole: see `pg::raw`.
 unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags: i32) {
+    // SAFETY: the caller's arguments, for another library's hook or the standard one. The frame has
+    // nothing to drop.
+    unsafe {
+        pgrx_extern_c_guard(|| before(query, flags));
+        match START.get() {
+            Some(Some(previous)) => previous(query, flags),
+            _ => raw::standard_ExecutorStart(query, flags),
+        }
+    }
+}
+
+unsafe fn before(query: *mut pg_sys::QueryDesc, flags: i32) {
     stop::at_callback();
     attach::request::refuse_while_waiting();
     // SAFETY: the caller's query.
     unsafe { isolation::check_query(query, flags) };
-    // SAFETY: another library's hook or the standard one, with the caller's arguments.
-    unsafe {
-        match START.get().copied().flatten() {
-            // For raw functions only: see utility.rs.
-            Some(previous) => pg_sys::ffi::pg_guard_ffi_boundary(|| previous(query, flags)),
-            None => pg_sys::standard_ExecutorStart(query, flags),
-        }
-    }
 }

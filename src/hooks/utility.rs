@@ -4,9 +4,10 @@
 use crate::attach::request;
 use crate::fork::{catalog, drop};
 use crate::isolation;
+use crate::pg::raw;
 use crate::shmem::{any_live, registry};
 use pgrx::pg_sys;
-use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::panic::{pgrx_extern_c_guard, ErrorReport};
 use pgrx::prelude::*;
 use std::ffi::{c_char, CStr};
 use std::sync::OnceLock;
@@ -23,7 +24,7 @@ pub fn register() {
     }
 }
 
-#[pg_guard]
+/// Any process that runs statements. Not guarded as a whole: see `pg::raw`.
 #[allow(clippy::too_many_arguments)] // the hook's type
 unsafe extern "C-unwind" fn process_utility(
     statement: *mut pg_sys::PlannedStmt,
@@ -35,51 +36,56 @@ unsafe extern "C-unwind" fn process_utility(
     dest: *mut pg_sys::DestReceiver,
     completion: *mut pg_sys::QueryCompletion,
 ) {
-    // SAFETY: the arguments are the caller's, passed on unchanged.
+    // SAFETY: the arguments are the caller's, passed on unchanged. The frame has nothing to drop.
     unsafe {
         let node = (*statement).utilityStmt;
+        // Asked now: the statement's memory may be gone when it is done.
+        let resets = is_discard_all(node, context);
+        if pgrx_extern_c_guard(|| before(node, context)) {
+            return;
+        }
+        let next = match PREVIOUS.get() {
+            Some(Some(previous)) => *previous,
+            _ => raw::standard_ProcessUtility,
+        };
+        next(
+            statement,
+            query,
+            read_only,
+            context,
+            params,
+            environment,
+            dest,
+            completion,
+        );
+        if resets {
+            // Poolers send it before they hand a session to the next client.
+            pgrx_extern_c_guard(request::ask_home_or_end);
+        }
+    }
+}
+
+unsafe fn is_discard_all(
+    node: *mut pg_sys::Node,
+    context: pg_sys::ProcessUtilityContext::Type,
+) -> bool {
+    // SAFETY: a parse node, cast to what its tag says.
+    unsafe {
+        (*node).type_ == pg_sys::NodeTag::T_DiscardStmt
+            && (*node.cast::<pg_sys::DiscardStmt>()).target == pg_sys::DiscardMode::DISCARD_ALL
+            && context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL
+    }
+}
+
+/// What comes before the statement; `true` if it is done with that.
+unsafe fn before(node: *mut pg_sys::Node, context: pg_sys::ProcessUtilityContext::Type) -> bool {
+    // SAFETY: a parse node.
+    unsafe {
         if (*node).type_ != pg_sys::NodeTag::T_TransactionStmt {
             request::refuse_while_waiting();
         }
         isolation::check_statement(node);
-        let goes_home = (*node).type_ == pg_sys::NodeTag::T_DiscardStmt
-            && (*node.cast::<pg_sys::DiscardStmt>()).target == pg_sys::DiscardMode::DISCARD_ALL
-            && context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL;
-        if (any_live() || (*node).type_ == pg_sys::NodeTag::T_DropdbStmt)
-            && intercept(node, context)
-        {
-            return;
-        }
-        match PREVIOUS.get().copied().flatten() {
-            // The boundary is for raw functions only: pgrx's own are guarded, and a panic inside the
-            // boundary ends the server.
-            Some(next) => pg_sys::ffi::pg_guard_ffi_boundary(|| {
-                next(
-                    statement,
-                    query,
-                    read_only,
-                    context,
-                    params,
-                    environment,
-                    dest,
-                    completion,
-                );
-            }),
-            None => pg_sys::standard_ProcessUtility(
-                statement,
-                query,
-                read_only,
-                context,
-                params,
-                environment,
-                dest,
-                completion,
-            ),
-        }
-        if goes_home {
-            // Poolers send it before they hand a session to the next client.
-            request::ask_home_or_end();
-        }
+        (any_live() || (*node).type_ == pg_sys::NodeTag::T_DropdbStmt) && intercept(node, context)
     }
 }
 

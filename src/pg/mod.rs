@@ -6,4 +6,5 @@ pub mod comm;
 pub mod lwlock;
 pub mod md;
 pub mod process;
+pub mod raw;
 pub mod tuple;

@@ -295,3 +295,51 @@ fn a_fork_without_the_extension_can_be_left() {
     run(&mut session, "DISCARD ALL");
     assert_eq!(get(&mut session, "SELECT current_database()"), "prod");
 }
+
+#[test]
+fn discard_all_clears_what_would_keep_the_session_and_goes_home() {
+    let cluster = prod("");
+    let mut session = cluster.client("prod");
+    get(&mut session, "SELECT fork_create('prod', 'f')");
+    for _ in 0..3 {
+        attach(&mut session, "f");
+        run(
+            &mut session,
+            "LISTEN x; PREPARE p AS SELECT 1; SELECT pg_advisory_lock(1)",
+        );
+        run(
+            &mut session,
+            "BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT * FROM users; COMMIT",
+        );
+        run(
+            &mut session,
+            "SET work_mem = '3MB'; SET ROLE pg_monitor; RESET ROLE",
+        );
+        if get(&mut session, "SHOW debug_assertions") == "off" {
+            run(&mut session, "CREATE TEMP TABLE t AS SELECT 1");
+        }
+        run(&mut session, "DISCARD ALL");
+        assert_eq!(get(&mut session, "SELECT current_database()"), "prod");
+        assert_eq!(get(&mut session, "SHOW work_mem"), "4MB");
+    }
+}
+
+#[test]
+fn errors_are_what_they_are_without_the_library() {
+    let cluster = prod("");
+    let mut session = cluster.client("prod");
+    get(&mut session, "SELECT fork_create('prod', 'f')");
+    for place in ["f", "prod"] {
+        attach(&mut session, place);
+        for (sql, position) in [
+            ("CREATE SEQUENCE s AS nosuchtype", true),
+            ("DO $$ BEGIN CREATE TABLE users (); END $$", false),
+        ] {
+            let error = session.simple_query(sql).expect_err("fails");
+            let error = error.as_db_error().expect("an error of the server's");
+            assert_eq!(error.position().is_some(), position, "{error:?}");
+            assert_eq!(error.where_().is_some(), !position, "{error:?}");
+            assert_eq!(error.detail(), None, "{error:?}");
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! PostgreSQL's own functions behind hooks, without pgrx's guard.
+//!
+//! The guard catches an error, and raises it anew from what it knows of it: the error's position and
+//! context are lost. So a hook that passes a call on does it by a raw call, from a function whose frame
+//! has nothing to drop: an error jumps over it, as over a C function's.
+
+use pgrx::pg_sys;
+use std::ffi::c_char;
+
+extern "C-unwind" {
+    pub fn standard_ProcessUtility(
+        statement: *mut pg_sys::PlannedStmt,
+        query: *const c_char,
+        read_only: bool,
+        context: pg_sys::ProcessUtilityContext::Type,
+        params: pg_sys::ParamListInfo,
+        environment: *mut pg_sys::QueryEnvironment,
+        dest: *mut pg_sys::DestReceiver,
+        completion: *mut pg_sys::QueryCompletion,
+    );
+    pub fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: i32);
+}
