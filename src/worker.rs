@@ -146,6 +146,12 @@ fn bury(slot: &Slot) {
     // third the files; last the slot, because until then others must not write to them.
     if files::remove(oid, true) {
         stop_point::at("bury-files");
-        registry::change(|table| table.remove(oid));
+        // Not before: recovery must not meet a fork without its layer.
+        registry::change(|table| {
+            table.remove(oid);
+            table.update(slot.layer, |layer| {
+                layer.forks = layer.forks.saturating_sub(1)
+            });
+        });
     }
 }

@@ -87,10 +87,9 @@ pub fn take_or_share(source: &catalog::Source, fork: u32) -> Taken {
     let joined = registry::touch(|table| {
         let view = table.view();
         let layers = view.group(source.oid).filter(|slot| slot.is_layer());
-        let layer = *layers.max_by_key(|slot| slot.seq)?;
-        if layer.seq <= asked {
-            return None;
-        }
+        let newest = *layers.max_by_key(|slot| slot.seq)?;
+        // One that failed is no cut.
+        let layer = (newest.seq > asked && newest.state == ForkState::Ready).then_some(newest)?;
         table.update(layer.oid, |layer| layer.forks += 1);
         join(table, fork, &layer);
         Some(layer)
@@ -129,25 +128,38 @@ fn moving(db: u32) -> Vec<Peer> {
     peers
 }
 
-/// The new layer's folder, until the cut is made: removed if it never is, by an error too.
-struct LayerDir(u32);
+/// The new layer's folder. Removed if the layer never gets into the registry, by an error too; from
+/// then on the source may write to it what older forks need, so it stays, whatever becomes of the cut.
+struct LayerDir {
+    oid: u32,
+    stays: bool,
+}
+
+impl LayerDir {
+    fn new() -> Self {
+        let oid = catalog::new_oid();
+        let dir = LayerDir { oid, stays: false };
+        let made = files::ensure_dir(oid, files::DEFAULT_TABLESPACE).and_then(|()| marks::put(oid));
+        if let Err(error) = made {
+            catalog::io_error("could not create a directory for the cut", &error);
+        }
+        dir
+    }
+}
 
 impl Drop for LayerDir {
     fn drop(&mut self) {
-        catalog::forget_files(self.0);
-        handles::forget_all();
-        files::remove(self.0, true);
+        if !self.stays {
+            catalog::forget_files(self.oid);
+            handles::forget_all();
+            files::remove(self.oid, true);
+        }
     }
 }
 
 fn cut(source: &catalog::Source, fork: u32) -> Slot {
     let deadline = Instant::now() + Duration::from_millis(guc::CUT_TIMEOUT.get() as u64);
     let max_pause = Duration::from_millis(guc::MAX_PAUSE.get() as u64);
-    let oid = catalog::new_oid();
-    let dir = LayerDir(oid);
-    if let Err(error) = files::ensure_dir(oid, files::DEFAULT_TABLESPACE) {
-        catalog::io_error("could not create a directory for the cut", &error);
-    }
     // Short windows at first: while one backend does not answer, the others wait.
     let mut window = Duration::from_millis(5);
     let mut first = true;
@@ -156,36 +168,21 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
             stats::count(|stats| &stats.cut_retries);
         }
         first = false;
-        if let Err(error) = marks::put(oid) {
-            catalog::io_error("could not write to the cut's directory", &error);
-        }
+        // What a failed try captured is of no use: each has a layer of its own.
+        let mut dir = LayerDir::new();
         // SAFETY: writes the source's dirty buffers out, without stopping anyone.
         unsafe { pg_sys::FlushDatabaseBuffers(source.oid.into()) };
-        match attempt(
-            source,
-            fork,
-            oid,
-            // What is left of the time goes to the last try.
-            match deadline.saturating_duration_since(Instant::now()) {
-                left if left < window * 3 => left,
-                _ => window,
-            },
-            max_pause,
-        ) {
-            Ok(layer) => {
-                std::mem::forget(dir);
-                return layer;
-            }
+        // What is left of the time goes to the last try.
+        let left = deadline.saturating_duration_since(Instant::now());
+        let this = if left < window * 3 { left } else { window };
+        match attempt(source, fork, &mut dir, this, max_pause) {
+            Ok(layer) => return layer,
             Err(failure) => {
                 debug1!(
                     "pg_fork: cut of database {}: {}",
                     source.oid,
                     failure.describe()
                 );
-                // What was captured is of no use: start with an empty layer.
-                catalog::forget_files(oid);
-                files::remove(oid, false);
-                handles::forget_all();
                 if let Failed::Io(error) = &failure {
                     catalog::io_error("could not write the cut's pages", error);
                 }
@@ -253,10 +250,11 @@ fn give_up(failure: &Failed) -> ! {
 fn attempt(
     source: &catalog::Source,
     fork: u32,
-    oid: u32,
+    dir: &mut LayerDir,
     window: Duration,
     max_pause: Duration,
 ) -> Result<Slot, Failed> {
+    let oid = dir.oid;
     let published = Published::new(source.oid);
     let began = Instant::now();
     loop {
@@ -296,17 +294,23 @@ fn attempt(
     }
     let (in_flight, next_xid) = in_flight();
     (layer.in_flight, layer.next_xid) = (in_flight.len() as u32, next_xid);
-    let dir = files::db_dir(source.oid, source.tablespace);
+    let from = files::db_dir(source.oid, source.tablespace);
     let keep = files::real_dir(oid, files::DEFAULT_TABLESPACE);
-    fs::copy(dir.join("pg_filenode.map"), keep.join("pg_filenode.map")).map_err(Failed::Io)?;
+    fs::copy(from.join("pg_filenode.map"), keep.join("pg_filenode.map")).map_err(Failed::Io)?;
     // It is replaced by rename, never changed in place (relcache.c, write_relcache_init_file). On
     // another filesystem, or when there is none, the fork's first session makes its own.
-    let _ = fs::hard_link(dir.join("pg_internal.init"), keep.join("pg_internal.init"));
-    if stopped.elapsed() > max_pause {
-        return Err(Failed::TooLong { pages: dirty.len() });
-    }
+    let _ = fs::hard_link(from.join("pg_internal.init"), keep.join("pg_internal.init"));
     if let Some(shared) = shmem::shared() {
         layer.seq = shared.next_seq.fetch_add(1, Ordering::SeqCst) + 1;
+    }
+    // Before others know of the layer, because what the source writes to it must survive a crash: older
+    // forks read it too.
+    let mut meta = meta_of(&layer);
+    meta.in_flight = in_flight;
+    files::write_meta(&meta, false).map_err(Failed::Io)?;
+    stop_point::at("cut-meta");
+    if stopped.elapsed() > max_pause {
+        return Err(Failed::TooLong { pages: dirty.len() });
     }
     let inserted = registry::change(|table| {
         let inserted = table.insert(layer);
@@ -319,36 +323,31 @@ fn attempt(
         drop(published);
         catalog::too_many();
     }
+    dir.stays = true;
     stop_point::at("cut-inserted");
     // Who could not answer must not have moved until now: from here on its changes come after the cut.
     let peers = moving(source.oid);
+    let state = if peers.is_empty() {
+        ForkState::Ready
+    } else {
+        // A layer like any other that no fork was cut at.
+        ForkState::Invalid
+    };
+    registry::touch(|table| {
+        table.update(oid, |slot| slot.state = state);
+        if state == ForkState::Invalid {
+            table.update(oid, |slot| slot.forks = 0);
+            join(table, fork, &Slot::empty());
+        }
+    });
     if !peers.is_empty() {
-        take_back(fork, oid);
         return Err(Failed::NotStopped(peers));
     }
     let pause = stopped.elapsed();
     drop(published);
     stats::count(|stats| &stats.cuts);
     stats::pause(pause.as_micros() as u64);
-    // The fork is not to be seen before its transaction commits, so this need not be in the pause.
-    let mut meta = meta_of(&layer);
-    meta.in_flight = in_flight;
-    files::write_meta(&meta, false).map_err(|error| {
-        take_back(fork, oid);
-        Failed::Io(error)
-    })?;
-    stop_point::at("cut-meta");
-    // From here on the cut stays, and the one before it may be merged away.
-    registry::touch(|table| table.update(oid, |slot| slot.state = ForkState::Ready));
     Ok(layer)
-}
-
-/// The cut was none after all.
-fn take_back(fork: u32, layer: u32) {
-    registry::change(|table| {
-        join(table, fork, &Slot::empty());
-        table.remove(layer);
-    });
 }
 
 /// The transactions in flight in the whole server, subtransactions and prepared ones included, and

@@ -99,7 +99,8 @@ pub fn begin() {
 /// The worker: syncs the folders of new forks and layers, and takes away the marks that are not
 /// needed any more.
 pub fn tend() {
-    let marked = |slot: &&Slot| slot.marked != 0 && slot.state == ForkState::Ready;
+    let marked =
+        |slot: &&Slot| slot.marked != 0 && (slot.is_layer() || slot.state == ForkState::Ready);
     let slots: Vec<Slot> = registry::read(|table| table.iter().filter(marked).copied().collect());
     if slots.is_empty() {
         return;

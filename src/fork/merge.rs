@@ -5,7 +5,7 @@
 //! (capture.rs), so he writes what is there already.
 
 use crate::fork::{catalog, files};
-use crate::shmem::registry::{self, ForkState, Slot};
+use crate::shmem::registry::{self, Slot};
 use crate::shmem::view;
 use crate::smgr::host::Server;
 use crate::stop_point;
@@ -38,7 +38,6 @@ fn life(slot: &Slot) -> LayerLife {
     LayerLife {
         oid: slot.oid,
         live: slot.forks > 0,
-        sealed: slot.state == ForkState::Ready,
     }
 }
 

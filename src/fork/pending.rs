@@ -69,16 +69,11 @@ pub fn dropped_here(oid: u32) -> bool {
 /// Leaves the fork to the worker.
 pub fn abandon(oid: u32) {
     registry::change(|table| {
-        let layer = table.update(oid, |slot| {
-            let live = slot.is_fork() && slot.state != ForkState::Dropping;
-            live.then(|| {
+        table.update(oid, |slot| {
+            if slot.is_fork() {
                 slot.state = ForkState::Dropping;
-                slot.layer
-            })
-        });
-        if let Some(Some(layer)) = layer {
-            table.update(layer, |layer| layer.forks = layer.forks.saturating_sub(1));
-        }
+            }
+        })
     });
     if let Some(shared) = shmem::shared() {
         crate::worker::wake(shared);

@@ -7,6 +7,7 @@
 use crate::fork::{catalog, files, marks, pending, rows, unlogged};
 use crate::shmem::load::{self, invalidate};
 use crate::shmem::registry::{self, ForkState};
+use crate::smgr::handles;
 use pg_fork_core::format::server::Server;
 use pgrx::pg_sys::{ControlFileData, DBState};
 use std::fs;
@@ -114,6 +115,8 @@ pub fn begin() {
     if !control.shut_down {
         unlogged::reset_all();
     }
+    // Its children must not inherit descriptors.
+    handles::forget_all();
 }
 
 /// A standby, or a server that recovers from an archive, has no forks: those on disk are of another

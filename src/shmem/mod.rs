@@ -56,6 +56,9 @@ pub fn any_live() -> bool {
     shared().is_some_and(|shared| shared.live.load(Ordering::Relaxed) != 0)
 }
 
+/// How often the postmaster has made the region.
+static LIVES: AtomicU64 = AtomicU64::new(0);
+
 static SLOT_COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// How many slots the registry has: a fork takes one, its layer another, and those on their way out
@@ -158,6 +161,12 @@ pub fn attach() {
         MAP.store(carve(map_words() * 4).cast(), Ordering::Relaxed);
         pg_sys::LWLockRelease(lock);
         if !found {
+            // What this process saw of the registry before a crash must not be taken for what is in it
+            // now, by the processes that it forks either.
+            let life = LIVES.fetch_add(1, Ordering::Relaxed);
+            if let Some(shared) = shared() {
+                shared.generation.store(life << 40, Ordering::SeqCst);
+            }
             crate::fork::start::begin();
         }
     }

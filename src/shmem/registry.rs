@@ -19,7 +19,7 @@ pub enum Use {
     Tombstone,
 }
 
-/// How it stands with a fork. A layer is `Creating` while its cut may yet be taken back.
+/// How it stands with a fork. A layer is `Invalid` if its cut failed: it keeps pre-images all the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u32)]
 pub enum ForkState {

@@ -183,6 +183,30 @@ impl Cluster {
         assert!(status.success(), "{}", self.log_tail());
     }
 
+    /// A connection, if the server lets one in.
+    pub fn try_client(&self, db: &str) -> Option<Client> {
+        let mut config = Config::new();
+        config.host_path(&self.dir).user("postgres").dbname(db);
+        config.connect(NoTls).ok()
+    }
+
+    /// As [`sums`], if the server answers.
+    pub fn try_sums(&self, db: &str) -> Option<String> {
+        let out = self.run("psql", &["-XAtq", "-d", db, "-c", SUMS]);
+        out.status
+            .success()
+            .then(|| String::from_utf8_lossy(&out.stdout).trim().to_string())
+    }
+
+    /// Waits until the server lets sessions in.
+    pub fn wait_until_up(&self) {
+        let up = (0..600).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            self.try_client("postgres").is_some()
+        });
+        assert!(up, "the server is not up: {}", self.log_tail());
+    }
+
     /// The postmaster's process id; `None` if there is none.
     pub fn pid(&self) -> Option<String> {
         let file = fs::read_to_string(format!("{}/postmaster.pid", self.data())).ok()?;
@@ -305,6 +329,11 @@ impl Cluster {
         assert!(waited, "{} folders are left", self.folders());
     }
 
+    /// The server's whole log.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
     pub fn log_tail(&self) -> String {
         let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
@@ -330,14 +359,13 @@ impl Drop for Cluster {
     }
 }
 
+const SUMS: &str = "SELECT (SELECT sum(abalance) FROM pgbench_accounts), (SELECT sum(tbalance) FROM pgbench_tellers), \
+                    (SELECT sum(bbalance) FROM pgbench_branches), (SELECT coalesce(sum(delta), 0) FROM pgbench_history), \
+                    (SELECT count(*) FROM pgbench_history)";
+
 /// Whether pgbench's four sums agree, what they come to, and how many rows history has.
 pub fn sums(cluster: &Cluster, db: &str) -> String {
-    let all = cluster.sql(
-        db,
-        "SELECT (SELECT sum(abalance) FROM pgbench_accounts), (SELECT sum(tbalance) FROM pgbench_tellers), \
-         (SELECT sum(bbalance) FROM pgbench_branches), (SELECT coalesce(sum(delta), 0) FROM pgbench_history), \
-         (SELECT count(*) FROM pgbench_history)",
-    );
+    let all = cluster.sql(db, SUMS);
     let parts: Vec<_> = all.split('|').collect();
     assert!(
         parts[..4].iter().all(|sum| *sum == parts[0]),

@@ -197,3 +197,32 @@ fn unlogged_tables_are_empty_in_forks_after_a_crash() {
     assert_eq!(cluster.sql("f", all), "3000|3000|3000|2");
     assert_eq!(cluster.sql("g", all), "3000|3000|3000|2");
 }
+
+#[test]
+fn a_crash_of_a_backend_loses_no_fork_made_since_the_start() {
+    let cluster = Cluster::new("");
+    cluster.sql("postgres", "CREATE DATABASE prod");
+    cluster.sql("prod", "CREATE TABLE t AS SELECT 1 AS v");
+    cluster.sql("postgres", "SELECT fork_create('prod', 'before')");
+    // The postmaster looks at forks when it starts after a crash.
+    cluster.stop("immediate");
+    cluster.start();
+    cluster.sql("prod", "UPDATE t SET v = 2");
+    cluster.sql("postgres", "SELECT fork_create('prod', 'since')");
+    cluster.sql("prod", "UPDATE t SET v = 3; CHECKPOINT");
+    let victim = cluster.spawn("psql", &["-X", "-d", "prod", "-c", "SELECT pg_sleep(60)"]);
+    let pid = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    let pid = (0..200).find_map(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        Some(cluster.sql("postgres", pid)).filter(|pid| !pid.is_empty())
+    });
+    let killed = std::process::Command::new("kill")
+        .args(["-9", &pid.expect("a sleeping session")])
+        .status();
+    assert!(killed.expect("kill runs").success());
+    let _ = victim.wait_with_output();
+    cluster.wait_until_up();
+    for (db, v) in [("before", "1"), ("since", "2"), ("prod", "3")] {
+        assert_eq!(cluster.sql(db, "SELECT v FROM t"), v, "{db}");
+    }
+}

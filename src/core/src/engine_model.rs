@@ -406,7 +406,6 @@ impl Server {
             .map(|layer| LayerLife {
                 oid: layer.oid,
                 live: live(layer.oid),
-                sealed: true,
             })
             .collect();
         for fate in fates(&lives) {

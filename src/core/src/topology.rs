@@ -53,8 +53,6 @@ pub struct LayerLife {
     pub oid: DbOid,
     /// A live fork was cut here.
     pub live: bool,
-    /// The cut will not be taken back.
-    pub sealed: bool,
 }
 
 /// What is to become of a layer that no live fork was cut at.
@@ -68,19 +66,19 @@ pub enum Fate {
 
 /// What is to become of a source's layers, oldest first, in the order in which to do it.
 ///
-/// The newest stays while anyone reads it: the source writes to it. So does the one before a cut that
-/// may yet be taken back, as it would be the newest again.
+/// The newest stays while anyone reads it: the source writes to it.
 pub fn fates(layers: &[LayerLife]) -> Vec<Fate> {
-    let sealed = layers.iter().rposition(|layer| layer.sealed);
     let live = layers.iter().position(|layer| layer.live);
     let mut fates = Vec::new();
     let mut into = None;
     for (at, layer) in layers.iter().enumerate() {
-        let dead = layer.sealed && !layer.live;
+        let newest = at + 1 == layers.len();
         match into {
-            _ if dead && live.is_none_or(|live| at < live) => fates.push(Fate::Remove(layer.oid)),
+            _ if !layer.live && live.is_none_or(|live| at < live) => {
+                fates.push(Fate::Remove(layer.oid))
+            }
             // A run of dead layers goes into the live one before them, oldest first.
-            Some(into) if dead && sealed.is_some_and(|sealed| at < sealed) => {
+            Some(into) if !layer.live && !newest => {
                 fates.push(Fate::Merge {
                     from: layer.oid,
                     into,
@@ -105,7 +103,6 @@ mod tests {
                 .map(|(c, oid)| LayerLife {
                     oid,
                     live: c == 'L',
-                    sealed: c != '?',
                 })
                 .collect();
             fates(&layers)
@@ -115,8 +112,6 @@ mod tests {
         assert_eq!(told(".."), [Fate::Remove(1), Fate::Remove(2)]);
         assert_eq!(told(".L."), [Fate::Remove(1)]);
         assert_eq!(told("L..L.."), [merge(2, 1), merge(3, 1), merge(5, 4)]);
-        // The cut in progress may fail: then the third is the newest again.
-        assert_eq!(told("L..?"), [merge(2, 1)]);
-        assert_eq!(told(".?"), [Fate::Remove(1)]);
+        assert_eq!(told("..L."), [Fate::Remove(1), Fate::Remove(2)]);
     }
 }
