@@ -4,6 +4,7 @@
 
 pub mod attach;
 pub mod pooler;
+pub mod regress;
 
 use postgres::{Client, Config, NoTls};
 use std::fs;
@@ -19,10 +20,11 @@ pub struct Cluster {
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-fn bindir() -> PathBuf {
+/// Where the server under test has this: `--bindir`, for one.
+pub fn pg_config(what: &str) -> PathBuf {
     let pg_config = std::env::var("PG_CONFIG").unwrap_or_else(|_| "pg_config".into());
     let out = Command::new(pg_config)
-        .arg("--bindir")
+        .arg(what)
         .output()
         .expect("pg_config runs");
     String::from_utf8(out.stdout).expect("a path").trim().into()
@@ -51,7 +53,10 @@ impl Cluster {
             .status()
             .expect("chown runs");
         assert!(chown.success());
-        let cluster = Cluster { dir, bin: bindir() };
+        let cluster = Cluster {
+            dir,
+            bin: pg_config("--bindir"),
+        };
         let data = cluster.data();
         let mut args = vec!["-D", &data, "-A", "trust", "-U", "postgres", "-N"];
         args.extend(initdb);
@@ -83,7 +88,10 @@ impl Cluster {
             .status()
             .expect("chown runs");
         assert!(chown.success());
-        let standby = Cluster { dir, bin: bindir() };
+        let standby = Cluster {
+            dir,
+            bin: pg_config("--bindir"),
+        };
         self.must(
             "pg_basebackup",
             &["-D", &standby.data(), "-c", "fast", "-X", "stream", "-R"],
