@@ -333,6 +333,17 @@ pub fn remove(oid: u32, whole: bool) -> bool {
     gone
 }
 
+/// Removes the folders of forks and layers in a tablespace, all of them empty, and the links to them.
+/// What stays is in the way of dropping the tablespace, and reported then.
+pub fn leave_tablespace(spc: u32) {
+    let root = tablespace_dir(spc).join(ROOT);
+    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        let _ = fs::remove_file(tablespace_dir(spc).join(entry.file_name()));
+        let _ = fs::remove_dir(entry.path());
+    }
+    let _ = fs::remove_file(tablespace_dir(spc).join(VERSION_FILE));
+}
+
 fn removed(result: io::Result<()>, path: &Path) -> bool {
     match result {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -4,4 +4,5 @@ pub mod relmap;
 pub mod session;
 pub mod sizes;
 pub mod sync;
+pub mod tablespace;
 pub mod utility;

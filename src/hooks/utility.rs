@@ -3,6 +3,7 @@
 
 use crate::attach::request;
 use crate::fork::{catalog, drop};
+use crate::hooks::tablespace;
 use crate::isolation;
 use crate::pg::raw;
 use crate::shmem::{any_live, registry};
@@ -85,7 +86,12 @@ unsafe fn before(node: *mut pg_sys::Node, context: pg_sys::ProcessUtilityContext
             request::refuse_while_waiting();
         }
         isolation::check_statement(node);
-        (any_live() || (*node).type_ == pg_sys::NodeTag::T_DropdbStmt) && intercept(node, context)
+        // What dropped forks left may be in the way when none is live any more.
+        let always = matches!(
+            (*node).type_,
+            pg_sys::NodeTag::T_DropdbStmt | pg_sys::NodeTag::T_DropTableSpaceStmt
+        );
+        (any_live() || always) && intercept(node, context)
     }
 }
 
@@ -156,6 +162,13 @@ unsafe fn intercept(node: *mut pg_sys::Node, context: pg_sys::ProcessUtilityCont
                         format!("Its forks: {}.", drop::names_of(&forks)),
                         "Drop them with fork_drop first.",
                     );
+                }
+            }
+            pg_sys::NodeTag::T_DropTableSpaceStmt => {
+                let statement = &*node.cast::<pg_sys::DropTableSpaceStmt>();
+                let spc = pg_sys::get_tablespace_oid(statement.tablespacename, true);
+                if spc != pg_sys::InvalidOid {
+                    tablespace::vacate(spc);
                 }
             }
             pg_sys::NodeTag::T_CreatedbStmt => {

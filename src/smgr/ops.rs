@@ -13,6 +13,7 @@
 #![allow(unsafe_code)] // passes smgr.c's arguments on to md.c
 
 use crate::fork::files;
+use crate::hooks::tablespace;
 use crate::pg::{md, process};
 use crate::shmem::load::{invalidate, invalidate_forks_of};
 use crate::shmem::stats;
@@ -201,11 +202,6 @@ pub unsafe fn smgr_create(reln: SMgrRelation, fork: Fork, redo: bool) {
                         }
                         _ => {}
                     }
-                    if rel.spc != files::DEFAULT_TABLESPACE {
-                        if let Err(error) = files::ensure_dir(db, rel.spc) {
-                            fork_failed(db, "create a directory", &EngineError::Host(error));
-                        }
-                    }
                 }
                 if !node.layers.is_empty() && !md::mdexists(reln, fork) {
                     note_before_extend(db, node, rel);
@@ -221,7 +217,16 @@ pub unsafe fn smgr_create(reln: SMgrRelation, fork: Fork, redo: bool) {
         if (*reln).md_num_open_segs[fork as usize] > 0 {
             md::mdclose(reln, fork);
         }
-        md::mdcreate(reln, fork, redo);
+        if fork_node(&role).is_none() || rel.spc == files::DEFAULT_TABLESPACE {
+            md::mdcreate(reln, fork, redo);
+            return;
+        }
+        tablespace::with_link_kept(|| {
+            if let Err(error) = files::ensure_dir(db, rel.spc) {
+                fork_failed(db, "create a directory", &EngineError::Host(error));
+            }
+            md::mdcreate(reln, fork, redo);
+        });
     }
 }
 
