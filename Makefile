@@ -2,8 +2,8 @@
 PG_CONFIG ?= /usr/lib/postgresql/15/bin/pg_config
 PGRX := 0.18.1
 PACKAGES := postgresql-15 postgresql-server-dev-15 libclang-dev pkg-config gcc
-# Clients of the tests.
-TEST_PACKAGES := pgbouncer python3 python3-psycopg2
+# Clients of the tests, and what unpacks PostgreSQL's source.
+TEST_PACKAGES := pgbouncer python3 python3-psycopg2 bzip2 xz-utils
 # Two at a time: each test has a server of its own.
 CLUSTER_TESTS := $(patsubst tests/tests/%.rs,--test %,$(wildcard tests/tests/*.rs))
 NO_CLUSTER := /etc/postgresql-common/createcluster.d/pg_fork.conf
@@ -24,6 +24,7 @@ deps:
 # RUNLEVEL=1: Debian starts no service of a package that is installed (invoke-rc.d).
 test-deps: deps
 	@dpkg -s $(TEST_PACKAGES) >/dev/null 2>&1 || { apt-get update -q && RUNLEVEL=1 apt-get install -qy --no-install-recommends $(TEST_PACKAGES); }
+	tests/get-regression-suite
 
 # A release build into the server that PG_CONFIG belongs to.
 install: deps

@@ -3,6 +3,7 @@
 //! The server runs as the user `postgres` (initdb refuses root) on a socket only it has.
 
 pub mod attach;
+pub mod files;
 pub mod pooler;
 pub mod regress;
 
@@ -43,41 +44,13 @@ impl Cluster {
 
     /// A new server with these settings and initdb options.
     pub fn bare(settings: &str, initdb: &[&str]) -> Self {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("pgfork-{}-{number}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(&dir).expect("a directory");
-        let chown = Command::new("chown")
-            .arg("postgres")
-            .arg(&dir)
-            .status()
-            .expect("chown runs");
-        assert!(chown.success());
-        let cluster = Cluster {
-            dir,
-            bin: pg_config("--bindir"),
-        };
-        let data = cluster.data();
-        let mut args = vec!["-D", &data, "-A", "trust", "-U", "postgres", "-N"];
-        args.extend(initdb);
-        cluster.must("initdb", &args);
-        let settings = format!(
-            "listen_addresses = ''\nunix_socket_directories = '{}'\nport = 5432\nmax_connections = 150\n\
-             max_prepared_transactions = 10\n{settings}\n",
-            cluster.dir.display()
-        );
-        let conf = format!("{data}/postgresql.conf");
-        fs::write(
-            &conf,
-            fs::read_to_string(&conf).expect("the settings") + &settings,
-        )
-        .expect("written");
+        let cluster = Self::unstarted(settings, initdb);
         cluster.start();
         cluster
     }
 
-    /// A standby that streams from this server, with these settings on top of this server's.
-    pub fn standby(&self, settings: &str) -> Self {
+    /// A directory for a server.
+    fn place() -> Self {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("pgfork-{}-{number}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
@@ -88,24 +61,57 @@ impl Cluster {
             .status()
             .expect("chown runs");
         assert!(chown.success());
-        let standby = Cluster {
-            dir,
-            bin: pg_config("--bindir"),
-        };
+        let bin = pg_config("--bindir");
+        Cluster { dir, bin }
+    }
+
+    /// As [`Cluster::bare`], before its first start.
+    pub fn unstarted(settings: &str, initdb: &[&str]) -> Self {
+        let cluster = Self::place();
+        let data = cluster.data();
+        let mut args = vec!["-D", &data, "-A", "trust", "-U", "postgres", "-N"];
+        args.extend(initdb);
+        cluster.must("initdb", &args);
+        cluster.set(&format!(
+            "listen_addresses = ''\nunix_socket_directories = '{}'\nport = 5432\nmax_connections = 150\n\
+             max_prepared_transactions = 10\n{settings}",
+            cluster.dir.display()
+        ));
+        cluster
+    }
+
+    /// A copy of this server, which does not run, with these settings on top of this one's.
+    pub fn twin(&self, settings: &str) -> Self {
+        let twin = Self::place();
+        let copied = Command::new("cp")
+            .args(["-a", &self.data(), &twin.data()])
+            .status();
+        assert!(copied.expect("cp runs").success());
+        twin.set(&format!(
+            "unix_socket_directories = '{}'\n{settings}",
+            twin.dir.display()
+        ));
+        twin
+    }
+
+    /// Adds to the settings; they count from the next start.
+    fn set(&self, settings: &str) {
+        let conf = format!("{}/postgresql.conf", self.data());
+        let before = fs::read_to_string(&conf).expect("the settings");
+        fs::write(&conf, format!("{before}\n{settings}\n")).expect("written");
+    }
+
+    /// A standby that streams from this server, with these settings on top of this server's.
+    pub fn standby(&self, settings: &str) -> Self {
+        let standby = Self::place();
         self.must(
             "pg_basebackup",
             &["-D", &standby.data(), "-c", "fast", "-X", "stream", "-R"],
         );
-        let conf = format!("{}/postgresql.conf", standby.data());
-        let own = format!(
-            "\nunix_socket_directories = '{}'\n{settings}\n",
+        standby.set(&format!(
+            "unix_socket_directories = '{}'\n{settings}",
             standby.dir.display()
-        );
-        fs::write(
-            &conf,
-            fs::read_to_string(&conf).expect("the settings") + &own,
-        )
-        .expect("written");
+        ));
         standby.start();
         standby
     }

@@ -103,13 +103,3 @@ impl Suite {
         other.collect()
     }
 }
-
-/// Every file of a folder and what is in it.
-pub fn files(folder: &str) -> BTreeMap<String, Vec<u8>> {
-    let entries = fs::read_dir(folder).expect("the folder").flatten();
-    let file = |entry: fs::DirEntry| {
-        let bytes = fs::read(entry.path()).expect("a file");
-        (entry.file_name().to_string_lossy().into_owned(), bytes)
-    };
-    entries.map(file).collect()
-}

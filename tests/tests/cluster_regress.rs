@@ -1,7 +1,8 @@
 //! PostgreSQL's own regression suite: with pg_fork it says what it says on a stock server, in a plain
 //! database and in a fork; and the fork's source stays as it was.
 
-use pg_fork_tests::regress::{files, Suite};
+use pg_fork_tests::files::{assert_same, files};
+use pg_fork_tests::regress::Suite;
 use pg_fork_tests::Cluster;
 use std::thread;
 
@@ -48,12 +49,8 @@ fn fork() -> Suite {
     cluster.sql("postgres", "SELECT fork_create('origin', 'regression')");
     let suite = Suite::run(&cluster);
     cluster.sql("postgres", "CHECKPOINT");
-    let after = files(&folder);
-    assert!(before.keys().eq(after.keys()), "files came or went");
     assert!(before.len() > 200, "{folder} has too few files");
-    for (name, bytes) in &before {
-        assert!(*bytes == after[name], "{name} of the source changed");
-    }
+    assert_same(&before, &files(&folder));
     cluster.amcheck("regression");
     suite
 }
