@@ -163,10 +163,17 @@ pub fn note_running(settled: bool) {
     }
     let note = || {
         // First the witness, because a note without it tells of a start without the library.
-        for spc in files::tablespaces() {
-            files::ensure_version_file(spc)?;
-        }
+        files::ensure_version_file(files::DEFAULT_TABLESPACE)?;
         files::sync_witness()?;
+        // Only where a fork needs it, because a tablespace that has it looks used.
+        for (fork, _) in registry::all_forks() {
+            if let Err(error) = files::ensure_version_file(fork.tablespace) {
+                pgrx::log!(
+                    "pg_fork: nobody can connect to the fork with OID {}: {error}",
+                    fork.oid
+                );
+            }
+        }
         let Some(mut server) = read_server() else {
             return Ok(());
         };
