@@ -67,7 +67,7 @@ const ALLOWED: [&str; 14] = [
     "ALTER TABLE users OWNER TO guest; ALTER TABLE users OWNER TO postgres",
     "COMMENT ON TABLE users IS 'x'",
     "SET ROLE guest; RESET ROLE",
-    "CREATE EXTENSION pg_visibility; DROP EXTENSION pg_visibility",
+    "CREATE EXTENSION amcheck; DROP EXTENSION amcheck",
     "ALTER DATABASE f SET work_mem = '3MB'",
     "ALTER ROLE guest IN DATABASE f SET work_mem = '1MB'",
     "CREATE SCHEMA s; DROP SCHEMA s",
