@@ -10,7 +10,7 @@ NO_CLUSTER := /etc/postgresql-common/createcluster.d/pg_fork.conf
 export DEBIAN_FRONTEND := noninteractive
 export PG_CONFIG
 
-.PHONY: deps test-deps install test lint demo bench
+.PHONY: deps test-deps install test regress lint demo bench
 
 # Installs what is missing. No cluster is made when PostgreSQL is installed for it.
 deps:
@@ -38,6 +38,10 @@ lint: deps
 test: test-deps
 	cargo test -p pg_fork_core --lib
 	tests/with-private-postgresql cargo test -p pg_fork_tests $(CLUSTER_TESTS) -- --test-threads 2
+
+# PostgreSQL's own suite in attached sessions; SOURCE is a built source tree of the same version.
+regress: install
+	tests/regress_attached.sh $(SOURCE)
 
 demo: install
 	cargo run -q -p pg_fork_tests --bin demo
