@@ -11,6 +11,9 @@ pub static MAX_PAUSE: GucSetting<i32> = GucSetting::<i32>::new(10);
 /// The page-map cache, in kilobytes (restart needed).
 pub static PAGE_MAP_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(64 * 1024);
 
+/// The disk floor in megabytes; -1 for 5 % of the filesystem or 1 GB, whichever is less.
+pub static MIN_FREE_DISK: GucSetting<i32> = GucSetting::<i32>::new(-1);
+
 /// Whether standbys, and servers restored from the archive, have pg_fork loaded too (D13).
 pub static STANDBYS_READY: GucSetting<bool> = GucSetting::<bool>::new(false);
 
@@ -55,6 +58,16 @@ pub fn register() {
         i32::MAX / 2,
         GucContext::Postmaster,
         GucFlags::UNIT_KB,
+    );
+    GucRegistry::define_int_guc(
+        c"pg_fork.min_free_disk",
+        c"Free disk space below which no forks are made, and the largest ones end.",
+        c"-1 means 5 % of the filesystem or 1 GB, whichever is less.",
+        &MIN_FREE_DISK,
+        -1,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_MB,
     );
     GucRegistry::define_bool_guc(
         c"pg_fork.standbys_ready",

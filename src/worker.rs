@@ -1,7 +1,7 @@
 //! The background worker: removes the files of what was dropped, and what a crash left behind.
 #![allow(unsafe_code)] // a bgworker's entry point, and calls into bufmgr.c and procsignal.c
 
-use crate::fork::{catalog, files, marks, merge, start};
+use crate::fork::{catalog, files, marks, merge, room, start};
 use crate::shmem::load::meta_of;
 use crate::shmem::registry::{self, ForkState, Slot, Use};
 use crate::shmem::{self, Shared};
@@ -65,8 +65,9 @@ pub extern "C-unwind" fn pg_fork_worker_main(_arg: pg_sys::Datum) {
         }
         clean_up();
         marks::tend();
-        if shared.cleanup.load(Ordering::SeqCst) == 0
-            && !BackgroundWorker::wait_latch(Some(Duration::from_secs(5)))
+        room::tend();
+        let pause = Duration::from_secs(if shmem::any_live() { 1 } else { 5 });
+        if shared.cleanup.load(Ordering::SeqCst) == 0 && !BackgroundWorker::wait_latch(Some(pause))
         {
             return;
         }

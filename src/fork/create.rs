@@ -1,7 +1,7 @@
 //! `fork_create`: everything in the caller's transaction, nothing that grows with the database (D11).
 #![allow(unsafe_code)] // calls into xact.c and utility.c
 
-use crate::fork::{catalog, cut, files, marks, pending, rows, standbys};
+use crate::fork::{catalog, cut, files, marks, pending, room, rows, standbys};
 use crate::guc;
 use crate::shmem::load::meta_of;
 use crate::shmem::registry::{self, ForkState, Slot, Use};
@@ -22,6 +22,7 @@ pub fn create(source: &str, fork: Option<&str>) -> String {
     }
     standbys::refuse_unready();
     let source = catalog::find_source(source);
+    room::refuse_when_low(source.tablespace);
     let oid = catalog::new_oid();
     let name = reserve(&source, oid, fork);
     // From here on the transaction's end takes care of the fork, however it ends.
@@ -35,10 +36,25 @@ pub fn create(source: &str, fork: Option<&str>) -> String {
     }
     stop_point::at("create-files");
     rows::insert(&source, oid, &name);
+    refuse_invalid(oid);
     stop_point::at("create-row");
     // SAFETY: sets a flag of this transaction: a fork that was reported is on disk (as createdb).
     unsafe { pg_sys::ForceSyncCommit() };
     name
+}
+
+/// What went wrong for the fork in other processes since its cut: raises 53100 or 58030.
+fn refuse_invalid(oid: u32) {
+    let Some(slot) = registry::fork(oid).filter(|slot| slot.state == ForkState::Invalid) else {
+        return;
+    };
+    let reason = slot.reason();
+    let code = if reason.contains("No space left") {
+        PgSqlErrorCode::ERRCODE_DISK_FULL
+    } else {
+        PgSqlErrorCode::ERRCODE_IO_ERROR
+    };
+    ereport!(ERROR, code, "could not create the fork", reason);
 }
 
 /// Takes a slot and a name. Raises 53400 if there are too many forks, 42P04 if the name is taken.

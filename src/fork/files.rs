@@ -244,15 +244,30 @@ pub fn read_meta(oid: u32) -> io::Result<Meta> {
     Meta::decode(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-/// Notes on disk that a fork is invalid, as well as can be.
+/// Notes on disk that a fork is invalid. Where there is no room for a new file, in the old one; where
+/// that fails too, by removing it.
 pub fn note_invalid(oid: u32, reason: &str) {
+    let path = real_dir(oid, DEFAULT_TABLESPACE).join(META);
     let noted = read_meta(oid).and_then(|mut meta| {
         meta.state = pg_fork_core::format::meta::State::Invalid;
+        let short = meta.reason.clone();
         meta.reason = reason.into();
-        write_meta(&meta, true)
+        write_meta(&meta, true).or_else(|_| {
+            // As long as before. What is half written tells the same: it cannot be read.
+            meta.reason = short;
+            let mut file = OpenOptions::new().write(true).open(&path)?;
+            file.write_all(&meta.encode())?;
+            file.sync_all()
+        })
     });
-    if let Err(error) = noted {
-        pgrx::log!("pg_fork: could not note that the fork with OID {oid} is invalid: {error}");
+    match noted {
+        Ok(()) => {}
+        // A fork that is being made: its creation fails.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => {
+            pgrx::log!("pg_fork: could not note that the fork with OID {oid} is invalid: {error}");
+            removed(fs::remove_file(&path), &path);
+        }
     }
 }
 
@@ -342,6 +357,25 @@ pub fn leave_tablespace(spc: u32) {
         let _ = fs::remove_dir(entry.path());
     }
     let _ = fs::remove_file(tablespace_dir(spc).join(VERSION_FILE));
+}
+
+/// Removes the relations of a fork and their maps; what a session needs to log in stays.
+pub fn remove_relations(oid: u32) {
+    for spc in tablespaces() {
+        for entry in fs::read_dir(real_dir(oid, spc))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let name = entry.file_name();
+            let bytes = name.as_encoded_bytes();
+            if bytes.first().is_some_and(u8::is_ascii_digit)
+                || bytes.starts_with(MAP_PREFIX.as_bytes())
+            {
+                removed(fs::remove_file(entry.path()), &entry.path());
+            }
+        }
+    }
 }
 
 fn removed(result: io::Result<()>, path: &Path) -> bool {

@@ -2,6 +2,7 @@
 
 pub mod capture;
 pub mod catalog;
+pub mod check;
 pub mod create;
 pub mod cut;
 pub mod drop;
@@ -9,6 +10,7 @@ pub mod files;
 pub mod marks;
 pub mod merge;
 pub mod pending;
+pub mod room;
 pub mod rows;
 pub mod standbys;
 pub mod start;

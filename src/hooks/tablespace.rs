@@ -2,6 +2,7 @@
 //!
 //! `destroy_tablespace_directories` (tablespace.c) removes the empty folders that databases leave, but
 //! cannot remove the link that a fork has instead, nor our own folder while there is one in it.
+#![allow(non_snake_case)] // C's names
 #![allow(unsafe_code)] // calls the server, takes one of its locks
 
 use crate::fork::files::{self, ROOT};

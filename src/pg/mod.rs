@@ -3,6 +3,7 @@
 
 pub mod builtins;
 pub mod comm;
+pub mod disk;
 pub mod lwlock;
 pub mod md;
 pub mod process;

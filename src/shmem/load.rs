@@ -24,7 +24,11 @@ pub fn load() {
         for meta in &metas {
             let mut slot = slot_of(meta);
             if slot.is_layer() {
-                let cut_here = |other: &&Meta| other.kind == Kind::Fork && other.layer == meta.oid;
+                let cut_here = |other: &&Meta| {
+                    other.kind == Kind::Fork
+                        && other.layer == meta.oid
+                        && other.state == MetaState::Live
+                };
                 slot.forks = metas.iter().filter(cut_here).count() as u32;
             }
             if !table.insert(slot) {
@@ -51,7 +55,11 @@ fn slot_of(meta: &Meta) -> Slot {
         MetaState::Invalid => ForkState::Invalid,
         _ => ForkState::Ready,
     };
-    (slot.oid, slot.source, slot.layer) = (meta.oid, meta.source, meta.layer);
+    (slot.oid, slot.source) = (meta.oid, meta.source);
+    // An invalid fork holds no layer.
+    if slot.state == ForkState::Ready {
+        slot.layer = meta.layer;
+    }
     (slot.tablespace, slot.space) = (meta.tablespace, registry::new_space());
     (slot.next_xid, slot.oldest_multi) = (meta.next_xid, meta.oldest_multi);
     slot.in_flight = meta.in_flight.len() as u32;

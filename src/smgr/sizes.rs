@@ -16,6 +16,21 @@ pub fn logical_size(oid: u32) -> Option<i64> {
         return None;
     };
     node.origin.as_ref()?;
+    let (relations, others) = files_of(oid);
+    let lens = relations
+        .into_iter()
+        .filter_map(|rel| current_len(&Server, oid, &node, rel).ok().flatten());
+    Some(others + lens.map(|blocks| i64::from(blocks) * 8192).sum::<i64>())
+}
+
+/// The relation forks that a fork may have: some may be gone in it, or not have been there at its cut.
+pub fn relations(oid: u32) -> BTreeSet<RelFork> {
+    files_of(oid).0
+}
+
+/// The relation forks that have files in the fork, its ancestors, or the layers that it reads; and the
+/// bytes of the fork's few files that are no relation's.
+fn files_of(oid: u32) -> (BTreeSet<RelFork>, i64) {
     let mut places = vec![oid];
     places.extend(view::layers_needed(oid));
     let mut at = oid;
@@ -27,27 +42,21 @@ pub fn logical_size(oid: u32) -> Option<i64> {
     let mut others = 0;
     for spc in files::tablespaces() {
         for place in &places {
-            for entry in fs::read_dir(files::db_dir(*place, spc))
-                .into_iter()
-                .flatten()
-                .flatten()
-            {
+            let entries = fs::read_dir(files::db_dir(*place, spc));
+            for entry in entries.into_iter().flatten().flatten() {
                 let name = entry.file_name();
                 match name.to_str().and_then(|name| parse(spc, name)) {
                     Some(rel) => drop(relations.insert(rel)),
                     // The few files of a database that are no relation's.
                     None if *place == oid && !ours(&name) => {
-                        others += entry.metadata().map_or(0, |found| found.len() as i64)
+                        others += entry.metadata().map_or(0, |found| found.len() as i64);
                     }
                     None => {}
                 }
             }
         }
     }
-    let lens = relations
-        .into_iter()
-        .filter_map(|rel| current_len(&Server, oid, &node, rel).ok().flatten());
-    Some(others + lens.map(|blocks| i64::from(blocks) * 8192).sum::<i64>())
+    (relations, others)
 }
 
 fn ours(name: &OsStr) -> bool {

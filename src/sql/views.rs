@@ -1,7 +1,7 @@
 //! The functions behind the views `pg_forks` and `pg_fork_stats`.
 #![allow(unsafe_code)] // a call into procarray.c
 
-use crate::fork::files;
+use crate::fork::{catalog, check, files};
 use crate::shmem::registry::{self, ForkState};
 use crate::shmem::stats;
 use crate::shmem::view;
@@ -72,8 +72,56 @@ fn fork_counters() -> TableIterator<
     )
 }
 
+/// `fork_check(fork name)`: what is wrong with a fork; no rows if nothing is. Reads all of it.
+///
+/// Raises 3D000 (no such database), 42809 (not a fork), 42501 (neither owner nor superuser).
+#[pg_extern(volatile, parallel_restricted)]
+fn fork_check_named(
+    fork: &str,
+) -> TableIterator<
+    'static,
+    (
+        name!(relation, Option<String>),
+        name!(block, Option<i64>),
+        name!(problem, String),
+    ),
+> {
+    let Some(oid) = catalog::database_oid(fork) else {
+        ereport!(
+            ERROR,
+            PgSqlErrorCode::ERRCODE_INVALID_CATALOG_NAME,
+            format!("database \"{fork}\" does not exist")
+        );
+    };
+    if registry::fork(oid).is_none() {
+        ereport!(
+            ERROR,
+            PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            format!("database \"{fork}\" is not a fork")
+        );
+    }
+    if !catalog::owns(oid) {
+        ereport!(
+            ERROR,
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("must be owner of database {fork}")
+        );
+    }
+    let findings = check::check(oid).into_iter().map(|found| {
+        let relation = (!found.relation.is_empty()).then_some(found.relation);
+        (relation, found.block.map(i64::from), found.problem)
+    });
+    TableIterator::new(findings)
+}
+
 extension_sql!(
     r#"
+CREATE FUNCTION fork_check(fork name)
+    RETURNS TABLE (relation text, block bigint, problem text)
+    VOLATILE PARALLEL RESTRICTED LANGUAGE sql
+    AS 'SELECT * FROM @extschema@.fork_check_named(fork::pg_catalog.text)';
+COMMENT ON FUNCTION fork_check(name) IS 'what is wrong with a fork; no rows if nothing is';
+
 CREATE VIEW pg_forks AS
 SELECT d.datname AS name, f.oid, s.datname AS source, pg_catalog.pg_get_userbyid(d.datdba) AS owner,
        f.cut_time,
@@ -91,5 +139,5 @@ COMMENT ON VIEW pg_fork_stats IS 'counters of pg_fork since the start of the ser
 GRANT SELECT ON pg_forks, pg_fork_stats TO PUBLIC;
 "#,
     name = "fork_views",
-    requires = [fork_list, fork_counters]
+    requires = [fork_list, fork_counters, fork_check_named]
 );

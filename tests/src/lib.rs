@@ -35,7 +35,8 @@ impl Cluster {
     /// A new server with pg_fork preloaded, the extension in `postgres`, and these settings.
     pub fn new(settings: &str) -> Self {
         let cluster = Self::bare(
-            &format!("shared_preload_libraries = 'pg_fork'\n{settings}"),
+            // Machines that run tests are busy: what a cut takes by default is for the benchmark to say.
+            &format!("shared_preload_libraries = 'pg_fork'\npg_fork.cut_timeout = 5s\n{settings}"),
             &["-k"],
         );
         cluster.sql("postgres", "CREATE EXTENSION pg_fork");

@@ -2,6 +2,7 @@
 //! under way. `PG_FORK_ROUNDS` (10) says how often, `PG_FORK_SEED` which moments and victims.
 
 use pg_fork_tests::{sums, Cluster};
+use std::fs::DirEntry;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -105,10 +106,14 @@ fn kill(cluster: &Cluster, random: &mut Random) -> String {
     let children = String::from_utf8(out.stdout).expect("numbers");
     let children: Vec<&str> = children.split_whitespace().collect();
     if random.below(3) == 0 {
-        let mut all = vec![postmaster.as_str()];
-        all.extend(children);
-        kill_9(&all);
-        while Path::new(&format!("/proc/{postmaster}")).exists() {
+        kill_9(&[&postmaster]);
+        // Its children, and those that it was just making.
+        loop {
+            let left = working_in(&cluster.data());
+            if left.is_empty() {
+                break;
+            }
+            kill_9(&left.iter().map(String::as_str).collect::<Vec<_>>());
             std::thread::sleep(Duration::from_millis(5));
         }
         cluster.start();
@@ -128,6 +133,16 @@ fn kill(cluster: &Cluster, random: &mut Random) -> String {
             std::thread::sleep(Duration::from_millis(25));
         }
     }
+}
+
+/// The processes that work in a directory.
+fn working_in(dir: &str) -> Vec<String> {
+    let entries = std::fs::read_dir("/proc").expect("a list").flatten();
+    let here = |entry: &DirEntry| {
+        std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == Path::new(dir))
+    };
+    let pids = entries.filter(here).map(|entry| entry.file_name());
+    pids.filter_map(|pid| pid.into_string().ok()).collect()
 }
 
 fn kill_9(pids: &[&str]) {

@@ -1,0 +1,35 @@
+//! Room on a filesystem, and whether a page is what was written.
+
+use pg_fork_core::types::Page;
+use pgrx::pg_sys;
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Bytes that are free for the server, and bytes in all.
+pub fn room(path: &Path) -> io::Result<(u64, u64)> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: a C string, and room for the answer.
+    unsafe {
+        let mut found = std::mem::zeroed::<libc::statvfs>();
+        if libc::statvfs(path.as_ptr(), &mut found) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let size = found.f_frsize;
+        Ok((found.f_bavail * size, found.f_blocks * size))
+    }
+}
+
+/// Whether the page's header is sane, and its checksum right if there are checksums (bufpage.c).
+pub fn is_verified(page: &Page, block: u32) -> bool {
+    // The function wants a page that is aligned as a buffer is.
+    let mut copy = vec![0u64; page.len() / 8];
+    for (word, bytes) in copy.iter_mut().zip(page.chunks_exact(8)) {
+        *word = u64::from_ne_bytes([
+            bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7],
+        ]);
+    }
+    // SAFETY: a whole page.
+    unsafe { pg_sys::PageIsVerifiedExtended(copy.as_mut_ptr().cast(), block, 0) }
+}

@@ -1,0 +1,265 @@
+//! Full disks and damaged files: the source goes on, forks say what is wrong (D14).
+
+use pg_fork_tests::{sums, Cluster};
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn must(program: &str, args: &[&str]) {
+    let status = Command::new(program).args(args).status();
+    assert!(
+        status.expect("it runs").success(),
+        "{program} {}",
+        args.join(" ")
+    );
+}
+
+/// A small filesystem in memory for all that is ours in a cluster: WAL and the source's files lie
+/// elsewhere. Gone with the value.
+struct Small(PathBuf);
+
+impl Small {
+    fn over(cluster: &Cluster, megabytes: u32) -> Self {
+        cluster.stop("fast");
+        let root = Path::new(&cluster.data()).join("pgsql_tmp_pg_fork");
+        let aside = root.with_extension("aside");
+        fs::rename(&root, &aside).expect("renamed");
+        fs::create_dir(&root).expect("made");
+        let path = root.display().to_string();
+        must(
+            "mount",
+            &[
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={megabytes}m,mode=700"),
+                "tmpfs",
+                &path,
+            ],
+        );
+        must("cp", &["-a", &format!("{}/.", aside.display()), &path]);
+        must("chown", &["postgres", &path]);
+        cluster.start();
+        Small(root)
+    }
+
+    /// Takes all the room there is, but so many kilobytes.
+    fn fill(&self, but: u64) {
+        let out = Command::new("df")
+            .args(["--output=avail", "-k"])
+            .arg(&self.0)
+            .output();
+        let text = String::from_utf8(out.expect("df runs").stdout).expect("text");
+        let free: u64 = text
+            .lines()
+            .nth(1)
+            .and_then(|n| n.trim().parse().ok())
+            .expect("a number");
+        let name = format!("ballast{free}");
+        let file = fs::File::create(self.0.join(name)).expect("a file");
+        file.write_all_at(&vec![1; 1024 * free.saturating_sub(but) as usize], 0)
+            .expect("there is room");
+    }
+
+    fn empty(&self) {
+        for entry in fs::read_dir(&self.0).expect("the folder").flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(b"ballast") {
+                fs::remove_file(entry.path()).expect("removed");
+            }
+        }
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_costs_forks_and_not_the_source() {
+    let cluster = Cluster::new("pg_fork.min_free_disk = 0\nautovacuum = off");
+    cluster.sql("postgres", "CREATE DATABASE prod");
+    cluster.must("pgbench", &["-qi", "-s", "2", "prod"]);
+    let small = Small::over(&cluster, 64);
+    cluster.sql("postgres", "SELECT fork_create('prod', 'reads')");
+    cluster.sql("postgres", "SELECT fork_create('prod', 'writes')");
+    small.fill(300);
+    // A fork's own session gets the error.
+    let error = cluster.error(
+        "writes",
+        "UPDATE pgbench_accounts SET abalance = 1; CHECKPOINT",
+    );
+    assert!(
+        error.contains("53100") || error.contains("invalid"),
+        "{error}"
+    );
+    // The source writes on, with checkpoints, while there is no room for pre-images.
+    let load = cluster.must("pgbench", &["-n", "-c", "4", "-T", "5", "prod"]);
+    assert!(load.contains("failed transactions: 0 "), "{load}");
+    cluster.sql(
+        "prod",
+        "CHECKPOINT; VACUUM FULL pgbench_accounts; CHECKPOINT",
+    );
+    sums(&cluster, "prod");
+    cluster.amcheck("prod");
+    let states = "SELECT string_agg(DISTINCT state, ',') FROM pg_forks";
+    assert_eq!(cluster.sql("postgres", states), "invalid");
+    // What they had is freed in the background.
+    let freed = "SELECT max(private_bytes) < 200000 FROM pg_forks";
+    while cluster.sql("postgres", freed) != "t" {}
+    small.fill(0);
+    cluster.expect_error("postgres", "SELECT fork_create('prod')", "53100");
+    // A restart does not forget it.
+    cluster.stop("immediate");
+    cluster.start();
+    assert_eq!(cluster.sql("postgres", states), "invalid");
+    // Room again: all is as it was.
+    small.empty();
+    cluster.sql(
+        "postgres",
+        "SELECT fork_drop('reads'); SELECT fork_drop('writes')",
+    );
+    cluster.sql("postgres", "SELECT fork_create('prod', 'again')");
+    let seen = sums(&cluster, "again");
+    cluster.must("pgbench", &["-n", "-c", "4", "-t", "200", "prod"]);
+    cluster.stop("immediate");
+    cluster.start();
+    assert_eq!(sums(&cluster, "again"), seen);
+    sums(&cluster, "prod");
+}
+
+#[test]
+fn below_the_floor_the_largest_forks_end() {
+    let cluster = Cluster::new("pg_fork.min_free_disk = 0");
+    cluster.sql("postgres", "CREATE DATABASE prod");
+    cluster.must("pgbench", &["-qi", "-s", "2", "prod"]);
+    cluster.sql(
+        "postgres",
+        "SELECT fork_create('prod', 'small'); SELECT fork_create('prod', 'large')",
+    );
+    cluster.sql("large", "CREATE TABLE big AS SELECT repeat('x', 1000) AS t FROM generate_series(1, 20000); CHECKPOINT");
+    let before = cluster.sql(
+        "postgres",
+        "SELECT private_bytes > 10000000 FROM pg_forks WHERE name = 'large'",
+    );
+    assert_eq!(before, "t");
+    // A floor just above what is free: ending the large one makes room.
+    let out = Command::new("df")
+        .args(["--output=avail", "-m", &cluster.data()])
+        .output();
+    let text = String::from_utf8(out.expect("df runs").stdout).expect("text");
+    let free: u64 = text
+        .lines()
+        .nth(1)
+        .and_then(|n| n.trim().parse().ok())
+        .expect("a number");
+    let set = |megabytes: u64| {
+        cluster.sql(
+            "postgres",
+            &format!(
+                "ALTER SYSTEM SET pg_fork.min_free_disk = '{megabytes}MB'; SELECT pg_reload_conf()"
+            ),
+        );
+    };
+    set(free + 100_000);
+    let error = || {
+        cluster.run(
+            "psql",
+            &[
+                "-X",
+                "-v",
+                "VERBOSITY=verbose",
+                "-d",
+                "postgres",
+                "-c",
+                "SELECT fork_create('prod', 'more')",
+            ],
+        )
+    };
+    let refused = (0..100).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        String::from_utf8_lossy(&error().stderr).contains("53100")
+    });
+    assert!(refused, "a fork was made below the floor");
+    let order = "SELECT string_agg(name, ',' ORDER BY name) FROM pg_forks WHERE state = 'invalid'";
+    let ended = (0..100).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        cluster.sql("postgres", order).contains("large")
+    });
+    assert!(ended, "the largest fork did not end");
+    let bytes = "SELECT private_bytes < 1000000 FROM pg_forks WHERE name = 'large'";
+    assert_eq!(cluster.sql("postgres", bytes), "t");
+    assert!(cluster
+        .error("large", "SELECT * FROM big")
+        .contains("min_free_disk"));
+    let log = cluster.log();
+    let first = log.find("is invalid now").expect("logged");
+    let oid = cluster.sql("postgres", "SELECT oid FROM pg_forks WHERE name = 'large'");
+    assert!(
+        log[..first].ends_with(&format!("fork with OID {oid} ")),
+        "the largest goes first"
+    );
+    set(0);
+    sums(&cluster, "prod");
+}
+
+#[test]
+fn fork_check_finds_what_is_damaged() {
+    let cluster = Cluster::new("");
+    cluster.sql("postgres", "CREATE DATABASE prod");
+    cluster.sql(
+        "prod",
+        "CREATE TABLE t AS SELECT g AS id, repeat('x', 200) AS pad FROM generate_series(1, 5000) g",
+    );
+    cluster.sql("prod", "VACUUM FREEZE t; CHECKPOINT");
+    cluster.sql("postgres", "SELECT fork_create('prod', 'f')");
+    cluster.sql("prod", "UPDATE t SET pad = 'y' WHERE id < 200");
+    cluster.sql(
+        "f",
+        "UPDATE t SET pad = 'z' WHERE id > 4900; CREATE INDEX ON t (id)",
+    );
+    cluster.sql("postgres", "CHECKPOINT");
+    assert_eq!(
+        cluster.sql("postgres", "SELECT count(*) FROM fork_check('f')"),
+        "0"
+    );
+    let oid = cluster.sql("postgres", "SELECT oid FROM pg_forks WHERE name = 'f'");
+    let rel = cluster.sql("f", "SELECT pg_relation_filenode('t')");
+    let prod = cluster.sql(
+        "postgres",
+        "SELECT oid FROM pg_database WHERE datname = 'prod'",
+    );
+    cluster.stop("fast");
+    let file = |path: String| {
+        fs::OpenOptions::new()
+            .write(true)
+            .open(path)
+            .expect("the file")
+    };
+    let dir = format!("{}/base/{oid}", cluster.data());
+    // A private page, one that is inherited from the source, and a map.
+    let blocks = fs::metadata(format!("{dir}/{rel}")).expect("there").len() / 8192;
+    file(format!("{dir}/{rel}"))
+        .write_all_at(&[7; 100], (blocks - 1) * 8192 + 4000)
+        .expect("written");
+    file(format!("{}/base/{prod}/{rel}", cluster.data()))
+        .write_all_at(&[7; 100], 60 * 8192 + 4000)
+        .expect("written");
+    cluster.start();
+    let found = cluster.sql("postgres", "SELECT count(*), count(*) FILTER (WHERE problem LIKE '%checksum%'), max(block) FROM fork_check('f')");
+    assert_eq!(found, format!("2|2|{}", blocks - 1));
+    cluster.stop("fast");
+    file(format!("{dir}/pgsql_tmp_map_{rel}_0"))
+        .write_all_at(&[9; 8], 8)
+        .expect("written");
+    cluster.start();
+    let found = cluster.sql(
+        "postgres",
+        "SELECT problem FROM fork_check('f') WHERE block IS NULL",
+    );
+    assert!(found.contains("checksum"), "{found}");
+    cluster.expect_error("postgres", "SELECT * FROM fork_check('prod')", "42809");
+    cluster.expect_error("postgres", "SELECT * FROM fork_check('none')", "3D000");
+}
