@@ -2,12 +2,14 @@
 //!
 //! `destroy_tablespace_directories` (tablespace.c) removes the empty folders that databases leave, but
 //! cannot remove the link that a fork has instead, nor our own folder while there is one in it.
-#![allow(non_snake_case)] // C's names
 #![allow(unsafe_code)] // calls the server, takes one of its locks
+#![allow(non_snake_case)] // C's names
 
 use crate::fork::files::{self, ROOT};
 use pgrx::pg_sys;
+use std::ffi::OsString;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// `CHECKPOINT_IMMEDIATE`, `_FORCE` and `_WAIT` (xlog.h).
@@ -47,7 +49,8 @@ pub fn vacate(spc: pg_sys::Oid) {
     let spc = spc.to_u32();
     let dir = files::tablespace_dir(spc);
     if !is_empty(&dir.join(ROOT)) && !is_deserted(&dir) {
-        // As DropTableSpace does: dropped relations have files until the checkpointer removes them.
+        // As DropTableSpace does: dropped relations have files until the checkpointer removes them. It
+        // also means that no crash recovery makes them, and our folders, again.
         // SAFETY: no lightweight lock is held.
         unsafe { RequestCheckpoint(CHECKPOINT_NOW) };
     }
@@ -58,24 +61,22 @@ pub fn vacate(spc: pg_sys::Oid) {
     });
 }
 
-/// Whether there is nothing that the server or we would miss, whatever folders there are.
+/// Whether all folders of databases, forks and layers in a tablespace are empty.
 fn is_deserted(dir: &Path) -> bool {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries
-        .filter(|entry| {
-            !entry
-                .file_name()
-                .as_encoded_bytes()
-                .starts_with(b"pgsql_tmp")
-        })
-        .all(|entry| is_empty(&entry.path()))
-        && fs::read_dir(dir.join(ROOT))
-            .into_iter()
-            .flatten()
-            .flatten()
+    let all_empty = |dir: &Path| {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        // Not a database's: our own folder, looked into by itself, and the temporary files'.
+        let ours = |name: OsString| name.as_encoded_bytes().starts_with(b"pgsql_tmp");
+        entries
+            .filter(|entry| !ours(entry.file_name()))
             .all(|entry| is_empty(&entry.path()))
+    };
+    all_empty(dir) && all_empty(&dir.join(ROOT))
 }
 
 fn is_empty(dir: &Path) -> bool {
-    fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none())
+    match fs::read_dir(dir) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == ErrorKind::NotFound,
+    }
 }

@@ -36,7 +36,11 @@ fn a_fork_that_left_a_tablespace_does_not_hold_it() {
     cluster.sql("f", "ALTER TABLE x SET TABLESPACE pg_default");
     assert_ne!(entries(&cluster), "", "the fork's link is there");
     cluster.sql("postgres", "DROP TABLESPACE space");
+    cluster.stop("immediate");
+    cluster.start();
     assert_eq!(cluster.sql("f", "SELECT a FROM x"), "2");
+    let left = cluster.sql("postgres", "SELECT count(*) FROM pg_ls_dir('pg_tblspc')");
+    assert_eq!(left, "0", "recovery made the tablespace again");
 }
 
 #[test]
