@@ -110,7 +110,8 @@ fn kill(cluster: &Cluster, random: &mut Random) -> String {
         // Its children, and those that it was just making.
         loop {
             let left = working_in(&cluster.data());
-            if left.is_empty() {
+            let gone = !Path::new(&format!("/proc/{postmaster}")).exists();
+            if left.is_empty() && gone {
                 break;
             }
             kill_9(&left.iter().map(String::as_str).collect::<Vec<_>>());
