@@ -3,7 +3,11 @@ PG_CONFIG ?= /usr/lib/postgresql/15/bin/pg_config
 PGRX := 0.18.1
 PACKAGES := postgresql-15 postgresql-server-dev-15 libclang-dev pkg-config gcc
 # Clients of the tests, and what unpacks PostgreSQL's source.
-TEST_PACKAGES := pgbouncer python3 python3-psycopg2 bzip2 xz-utils
+TEST_PACKAGES := pgbouncer python3 python3-psycopg2 nodejs bzip2 xz-utils
+# node-postgres is Debian's; npm's where a Node.js that is not Debian's keeps Debian's modules away.
+NODE_CLIENTS := target/node
+export NODE_PATH := $(CURDIR)/$(NODE_CLIENTS)/node_modules
+HAS_NODE_PG := node -e "require('pg')" 2>/dev/null
 # Two at a time: each test has a server of its own.
 CLUSTER_TESTS := $(patsubst tests/tests/%.rs,--test %,$(wildcard tests/tests/*.rs))
 NO_CLUSTER := /etc/postgresql-common/createcluster.d/pg_fork.conf
@@ -25,6 +29,7 @@ deps:
 test-deps: deps
 	@dpkg -s $(TEST_PACKAGES) >/dev/null 2>&1 || { apt-get update -q && RUNLEVEL=1 apt-get install -qy --no-install-recommends $(TEST_PACKAGES); }
 	tests/get-regression-suite
+	@$(HAS_NODE_PG) || apt-get install -qy --no-install-recommends node-pg || npm install --no-save --prefix $(NODE_CLIENTS) pg@8
 
 # A release build into the server that PG_CONFIG belongs to.
 install: deps

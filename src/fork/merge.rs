@@ -12,12 +12,22 @@ use crate::stop_point;
 use pg_fork_core::engine::{self, EngineError};
 use pg_fork_core::topology::{fates, Fate, Layer, LayerLife};
 use pg_fork_core::types::{RelFork, HANDED};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::time::{Duration, Instant};
+
+thread_local! {
+    /// Layers removed lately, and when.
+    static REMOVED: RefCell<Vec<(u32, Instant)>> = const { RefCell::new(Vec::new()) };
+}
+/// Longer than any process takes between its look at the registry and its write.
+const LATE: Duration = Duration::from_secs(60);
 
 /// Does what is to be done now.
 pub fn run() {
+    remove_latecomers();
     let mut sources: BTreeMap<u32, Vec<Slot>> = BTreeMap::new();
     registry::read(|table| {
         for layer in table.iter().filter(|slot| slot.is_layer()) {
@@ -76,7 +86,22 @@ fn remove(oid: u32) {
         stop_point::at("layer-removed");
         catalog::forget_files(oid);
         files::remove(oid, true);
+        REMOVED.with_borrow_mut(|removed| removed.push((oid, Instant::now())));
     }
+}
+
+/// Who found the layer in the registry just before may have written to it while its files went, or
+/// made its folder anew.
+fn remove_latecomers() {
+    REMOVED.with_borrow_mut(|removed| {
+        removed.retain(|(oid, since)| {
+            if registry::slot(*oid).is_some() {
+                return false;
+            }
+            let gone = files::remove(*oid, true);
+            !gone || since.elapsed() < LATE
+        });
+    });
 }
 
 fn merge(from: &Layer, into: &Layer) -> Result<(), EngineError<io::Error>> {

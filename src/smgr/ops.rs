@@ -16,6 +16,7 @@ use crate::fork::files;
 use crate::hooks::tablespace;
 use crate::pg::{md, process};
 use crate::shmem::load::{invalidate, invalidate_forks_of};
+use crate::shmem::registry;
 use crate::shmem::stats;
 use crate::shmem::view::{self, Role};
 use crate::smgr::handles;
@@ -88,11 +89,17 @@ pub fn describe(failure: &Failure) -> String {
 }
 
 /// A source's operation goes on, whatever became of its forks (I7).
-fn for_forks<T>(db: u32, result: Result<T, Failure>) -> Option<T> {
+///
+/// What fails because the layer was removed since we looked for it hurts nobody: no fork needed it, and
+/// a cut taken meanwhile has its own layer, and has waited for this write or saved the block itself.
+fn for_forks<T>(db: u32, node: &Node, result: Result<T, Failure>) -> Option<T> {
     match result {
         Ok(value) => Some(value),
         Err(failure) => {
-            invalidate_forks_of(db, &describe(&failure));
+            let newest = node.layers.last().map(|layer| layer.oid);
+            if newest.is_none_or(|oid| registry::slot(oid).is_some_and(|slot| slot.is_layer())) {
+                invalidate_forks_of(db, &describe(&failure));
+            }
             None
         }
     }
@@ -100,7 +107,11 @@ fn for_forks<T>(db: u32, result: Result<T, Failure>) -> Option<T> {
 
 fn save_before_overwrite(db: u32, node: &Node, rel: RelFork, block: BlockNumber) {
     if !node.layers.is_empty() {
-        let saved = for_forks(db, engine::before_overwrite(&Server, db, node, rel, block));
+        let saved = for_forks(
+            db,
+            node,
+            engine::before_overwrite(&Server, db, node, rel, block),
+        );
         if saved == Some(true) {
             stats::count(|stats| &stats.preimages);
         }
@@ -109,7 +120,7 @@ fn save_before_overwrite(db: u32, node: &Node, rel: RelFork, block: BlockNumber)
 
 fn note_before_extend(db: u32, node: &Node, rel: RelFork) {
     if !node.layers.is_empty() {
-        for_forks(db, engine::note(&Server, db, node, rel));
+        for_forks(db, node, engine::note(&Server, db, node, rel));
     }
 }
 
@@ -266,7 +277,7 @@ pub unsafe fn smgr_unlink(rnode: RelFileNodeBackend, fork: Fork, redo: bool) {
         Role::Tombstone => return,
         Role::Node(node) => {
             if !node.layers.is_empty() {
-                for_forks(db, engine::before_unlink(&Server, db, node, rel));
+                for_forks(db, node, engine::before_unlink(&Server, db, node, rel));
             }
             if let Some(node) = fork_node(&role) {
                 let state = engine::fork_state(&Server, db, node, rel);
@@ -546,7 +557,11 @@ pub unsafe fn smgr_truncate(
         match &role {
             Role::Tombstone | Role::Invalid(_) => return,
             Role::Node(node) if !node.layers.is_empty() => {
-                for_forks(db, engine::before_truncate(&Server, db, node, rel, blocks));
+                for_forks(
+                    db,
+                    node,
+                    engine::before_truncate(&Server, db, node, rel, blocks),
+                );
             }
             _ => {}
         }
