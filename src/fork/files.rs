@@ -148,17 +148,42 @@ pub fn ensure_version_file(spc: u32) -> io::Result<()> {
     fs::write(path, "15\n")
 }
 
-/// Makes the link `PG_VERSION` in a fork's folder.
+/// Makes the link `PG_VERSION` in a fork's folder, if it is not there.
 pub fn link_version(oid: u32, spc: u32) -> io::Result<()> {
     let up = if spc == DEFAULT_TABLESPACE {
         "../../base"
     } else {
         "../.."
     };
-    symlink(
+    let made = symlink(
         format!("{up}/{VERSION_FILE}"),
         real_dir(oid, spc).join("PG_VERSION"),
-    )
+    );
+    match made {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes the links `PG_VERSION` of all forks: pg_checksums takes a link for a folder. Needs no shared
+/// memory.
+pub fn unlink_versions() {
+    for spc in tablespaces() {
+        let root = if spc == DEFAULT_TABLESPACE {
+            PathBuf::from(ROOT)
+        } else {
+            tablespace_dir(spc).join(ROOT)
+        };
+        for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+            let link = entry.path().join("PG_VERSION");
+            if link
+                .symlink_metadata()
+                .is_ok_and(|found| found.is_symlink())
+            {
+                let _ = fs::remove_file(link);
+            }
+        }
+    }
 }
 
 /// Makes the folder of all that is ours.
@@ -300,6 +325,7 @@ pub fn read_metas() -> Vec<Meta> {
                     oid,
                     state,
                     reason,
+                    tablespace: DEFAULT_TABLESPACE,
                     ..Meta::default()
                 });
             }

@@ -89,6 +89,14 @@ pub fn begin() {
         forget_all_forks();
     }
     load::load();
+    for (fork, _) in registry::all_forks() {
+        if let Err(error) = files::link_version(fork.oid, fork.tablespace) {
+            pgrx::log!(
+                "pg_fork: nobody can connect to the fork with OID {}: {error}",
+                fork.oid
+            );
+        }
+    }
     let control = match Control::read() {
         Ok(control) => control,
         // The server will not start without it either.

@@ -131,6 +131,12 @@ pub fn request() {
     crate::pg::lwlock::request();
 }
 
+/// The postmaster's end: its children have forgotten this (ipc.c, `on_exit_reset`).
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn at_exit(_code: i32, _arg: pg_sys::Datum) {
+    crate::fork::files::unlink_versions();
+}
+
 /// From `shmem_startup_hook`: in the postmaster, at the start and after each crash of a backend.
 pub fn attach() {
     crate::pg::lwlock::attach();
@@ -164,6 +170,9 @@ pub fn attach() {
             // What this process saw of the registry before a crash must not be taken for what is in it
             // now, by the processes that it forks either.
             let life = LIVES.fetch_add(1, Ordering::Relaxed);
+            if life == 0 {
+                pg_sys::on_proc_exit(Some(at_exit), pg_sys::Datum::from(0usize));
+            }
             if let Some(shared) = shared() {
                 shared.generation.store(life << 40, Ordering::SeqCst);
             }
