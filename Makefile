@@ -14,7 +14,7 @@ NO_CLUSTER := /etc/postgresql-common/createcluster.d/pg_fork.conf
 export DEBIAN_FRONTEND := noninteractive
 export PG_CONFIG
 
-.PHONY: deps test-deps install test regress lint demo bench
+.PHONY: deps test-deps install test soak regress lint demo bench
 
 # Installs what is missing. No cluster is made when PostgreSQL is installed for it.
 deps:
@@ -43,6 +43,13 @@ lint: deps
 test: test-deps
 	cargo test -p pg_fork_core --lib
 	tests/with-private-postgresql cargo test -p pg_fork_tests $(CLUSTER_TESTS) -- --test-threads 2
+
+# Kill -9 at random moments, and random steps against twins, as long as asked.
+ROUNDS ?= 200
+SEED ?= 1
+soak: test-deps
+	PG_FORK_ROUNDS=$(ROUNDS) PG_FORK_STEPS=$$(($(ROUNDS) * 50)) PG_FORK_SEED=$(SEED) tests/with-private-postgresql \
+	  cargo test -p pg_fork_tests --test cluster_crash --test cluster_model -- --nocapture
 
 # PostgreSQL's own suite in attached sessions; SOURCE is a built source tree of the same version.
 regress: install
