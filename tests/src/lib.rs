@@ -374,6 +374,16 @@ impl Drop for Cluster {
     }
 }
 
+/// The processes that work in a directory.
+pub fn working_in(dir: &str) -> Vec<String> {
+    let entries = fs::read_dir("/proc").expect("a list").flatten();
+    let here = |entry: &fs::DirEntry| {
+        fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == std::path::Path::new(dir))
+    };
+    let pids = entries.filter(here).map(|entry| entry.file_name());
+    pids.filter_map(|pid| pid.into_string().ok()).collect()
+}
+
 const SUMS: &str = "SELECT (SELECT sum(abalance) FROM pgbench_accounts), (SELECT sum(tbalance) FROM pgbench_tellers), \
                     (SELECT sum(bbalance) FROM pgbench_branches), (SELECT coalesce(sum(delta), 0) FROM pgbench_history), \
                     (SELECT count(*) FROM pgbench_history)";

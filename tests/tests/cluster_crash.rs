@@ -1,8 +1,7 @@
 //! Kill -9 at random moments, under load on the source and on forks, with checkpoints, forks and drops
 //! under way. `PG_FORK_ROUNDS` (10) says how often, `PG_FORK_SEED` which moments and victims.
 
-use pg_fork_tests::{sums, Cluster};
-use std::fs::DirEntry;
+use pg_fork_tests::{sums, working_in, Cluster};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -134,16 +133,6 @@ fn kill(cluster: &Cluster, random: &mut Random) -> String {
             std::thread::sleep(Duration::from_millis(25));
         }
     }
-}
-
-/// The processes that work in a directory.
-fn working_in(dir: &str) -> Vec<String> {
-    let entries = std::fs::read_dir("/proc").expect("a list").flatten();
-    let here = |entry: &DirEntry| {
-        std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == Path::new(dir))
-    };
-    let pids = entries.filter(here).map(|entry| entry.file_name());
-    pids.filter_map(|pid| pid.into_string().ok()).collect()
 }
 
 fn kill_9(pids: &[&str]) {
