@@ -2,17 +2,22 @@
 //!
 //! Compiled in by the feature `stop_points`, for the crash tests only. The setting
 //! `pg_fork.stop_point` names one, and what happens there: `name:crash` kills the process as kill -9
-//! does, `name:error` raises an error, `name:wait` waits until the setting is another.
+//! does, `name:error` raises an error, `name:wait` waits until the setting is another; where an
+//! operation on a file is named, `name:fail` makes it fail.
 
 #[cfg(not(feature = "stop_points"))]
-pub use off::{at, register};
+pub use off::{at, io, register};
 #[cfg(feature = "stop_points")]
-pub use on::{at, register};
+pub use on::{at, io, register};
 
 #[cfg(not(feature = "stop_points"))]
 mod off {
     #[inline(always)]
     pub fn at(_name: &str) {}
+    #[inline(always)]
+    pub fn io(_name: &str) -> std::io::Result<()> {
+        Ok(())
+    }
     pub fn register() {}
 }
 
@@ -40,6 +45,14 @@ mod on {
         let wanted = STOP_POINT.get()?.into_string().ok()?;
         let (point, action) = wanted.split_once(':')?;
         (point == name).then(|| action.to_string())
+    }
+
+    /// An I/O error, if one is asked for here.
+    pub fn io(name: &str) -> std::io::Result<()> {
+        match action(name).as_deref() {
+            Some("fail") => Err(std::io::Error::from_raw_os_error(libc::EIO)),
+            _ => Ok(()),
+        }
     }
 
     pub fn at(name: &str) {

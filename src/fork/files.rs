@@ -121,6 +121,7 @@ pub fn segment_path(oid: u32, rel: RelFork, segment: u32) -> PathBuf {
 
 /// Makes the fork's or layer's folder in a tablespace, and the link to it. Made already: fine.
 pub fn ensure_dir(oid: u32, spc: u32) -> io::Result<()> {
+    crate::stop_point::io("make-dir")?;
     let real = real_dir(oid, spc);
     fs::DirBuilder::new()
         .recursive(true)
@@ -249,6 +250,7 @@ pub fn sync_dir(path: &Path) -> io::Result<()> {
 
 /// Writes the `meta` file: a new one, renamed over the old. If `durable`, both are synced.
 pub fn write_meta(meta: &Meta, durable: bool) -> io::Result<()> {
+    crate::stop_point::io("write-meta")?;
     let dir = real_dir(meta.oid, DEFAULT_TABLESPACE);
     let new = dir.join("pgsql_tmp_meta.new");
     if durable {

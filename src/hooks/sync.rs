@@ -51,6 +51,11 @@ pub unsafe extern "C-unwind" fn sync_file(ftag: *const FileTag, path: *mut c_cha
             files::MAP_SEGMENT => sync_map(&*ftag, path),
             _ => mdsyncfiletag(ftag, path),
         };
+        // Of our files only: a source's that cannot be synced stops any server.
+        let result = match crate::stop_point::io("sync-file") {
+            Err(error) if registry::slot(node.dbNode.to_u32()).is_some() => failed(&error),
+            _ => result,
+        };
         (result, node.dbNode.to_u32(), node.spcNode.to_u32())
     };
     if result == 0 || db == 0 {

@@ -56,6 +56,7 @@ fn read_at(oid: u32, rel: RelFork, offset: u64, bytes: &mut [u8]) -> io::Result<
     let Some(file) = handles::open(oid, rel, MAP_SEGMENT, false)? else {
         return Ok(0);
     };
+    crate::stop_point::io("read-map")?;
     let mut done = 0;
     while done < bytes.len() {
         match file.read_at(&mut bytes[done..], offset + done as u64)? {
@@ -67,6 +68,7 @@ fn read_at(oid: u32, rel: RelFork, offset: u64, bytes: &mut [u8]) -> io::Result<
 }
 
 fn write_at(oid: u32, rel: RelFork, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    crate::stop_point::io("write-map")?;
     let missing = || io::Error::from(io::ErrorKind::NotFound);
     handles::open(oid, rel, MAP_SEGMENT, true)?
         .ok_or_else(missing)?

@@ -47,6 +47,7 @@ pub fn open(oid: u32, rel: RelFork, segment: u32, create: bool) -> io::Result<Op
     if cached.is_some() {
         return Ok(cached);
     }
+    crate::stop_point::io("open-file")?;
     let path = segment_path(oid, rel, segment);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(create).mode(0o600);

@@ -88,6 +88,7 @@ impl Host for Server {
 
     fn write_file(&self, file: FileOf, block: Block, page: &Page) -> io::Result<()> {
         let _marked = marks::hold_layer(file.oid)?;
+        stop_point::io("write-file")?;
         let segment = block / SEGMENT_BLOCKS;
         let to =
             handles::open(file.oid, file.rel, segment, true)?.ok_or(io::ErrorKind::NotFound)?;
@@ -204,6 +205,7 @@ fn share_file(from: u32, into: u32, rel: RelFork, segment: u32) -> io::Result<bo
 /// One that the layer has stays: the other by its name was made by replay, which meets WAL of the
 /// relation from before it was dropped, and goes with the relation.
 fn move_segment(db: u32, layer: u32, rel: RelFork, segment: u32) -> io::Result<bool> {
+    stop_point::io("rename-file")?;
     sync::forget(db, rel, segment);
     let to = segment_path(layer, rel.handed(), segment);
     if process::in_recovery() && to.exists() {

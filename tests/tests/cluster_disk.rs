@@ -263,3 +263,100 @@ fn fork_check_finds_what_is_damaged() {
     cluster.expect_error("postgres", "SELECT * FROM fork_check('prod')", "42809");
     cluster.expect_error("postgres", "SELECT * FROM fork_check('none')", "3D000");
 }
+
+/// Needs a library built with the feature `stop_points`.
+#[test]
+fn failures_of_files_cost_forks_and_not_the_source() {
+    let cluster = Cluster::new("autovacuum = off");
+    cluster.sql("postgres", "CREATE DATABASE prod");
+    cluster.must("pgbench", &["-qi", "-s", "1", "prod"]);
+    let set = |value: &str| {
+        let sql =
+            format!("ALTER SYSTEM SET pg_fork.stop_point = '{value}'; SELECT pg_reload_conf()");
+        cluster.sql("postgres", &sql);
+        while cluster.sql("postgres", "SHOW pg_fork.stop_point") != value {}
+    };
+    let points = [
+        "open-file",
+        "write-file",
+        "write-map",
+        "read-map",
+        "rename-file",
+        "make-dir",
+        "write-meta",
+        "sync-file",
+    ];
+    let mut hurt = 0;
+    for point in points {
+        cluster.sql(
+            "prod",
+            "CREATE TABLE gone AS SELECT generate_series(1, 1000) AS v",
+        );
+        cluster.sql(
+            "postgres",
+            "SELECT fork_create('prod', 'reads'); SELECT fork_create('prod', 'writes')",
+        );
+        let seen = sums(&cluster, "reads");
+        cluster.sql("writes", "UPDATE pgbench_tellers SET tbalance = tbalance");
+        set(&format!("{point}:fail"));
+        // The source sees nothing of it: writes, checkpoints, drops, a vacuum that truncates.
+        let load = cluster.must("pgbench", &["-n", "-c", "4", "-t", "150", "prod"]);
+        assert!(load.contains("failed transactions: 0 "), "{point}: {load}");
+        cluster.sql("prod", "DROP TABLE gone; DELETE FROM pgbench_history; VACUUM pgbench_history; CHECKPOINT; INSERT INTO pgbench_history (delta) SELECT sum(abalance) FROM pgbench_accounts; CHECKPOINT");
+        // In the fork's own session it may be an error. It is never the server's end.
+        let _ = cluster.run(
+            "psql",
+            &[
+                "-X",
+                "-d",
+                "writes",
+                "-c",
+                "UPDATE pgbench_branches SET bbalance = 0",
+                "-c",
+                "CHECKPOINT",
+            ],
+        );
+        let _ = cluster.run(
+            "psql",
+            &[
+                "-X",
+                "-d",
+                "postgres",
+                "-c",
+                "SELECT fork_create('prod', 'more')",
+            ],
+        );
+        set("");
+        sums(&cluster, "prod");
+        cluster.amcheck("prod");
+        for restart in [false, true] {
+            if restart {
+                cluster.stop("immediate");
+                cluster.start();
+            }
+            let state = cluster.sql(
+                "postgres",
+                "SELECT state FROM pg_forks WHERE name = 'reads'",
+            );
+            if state == "ready" {
+                assert_eq!(sums(&cluster, "reads"), seen, "{point}");
+                cluster.amcheck("reads");
+            } else {
+                assert_eq!(state, "invalid", "{point}");
+                assert!(cluster
+                    .error("reads", "SELECT count(*) FROM pgbench_history")
+                    .contains("invalid"));
+                hurt += u32::from(!restart);
+            }
+        }
+        for name in cluster.sql("postgres", "SELECT name FROM pg_forks").lines() {
+            cluster.sql("postgres", &format!("SELECT fork_drop('{name}')"));
+        }
+        assert!(
+            !cluster.log().contains("PANIC"),
+            "{point}: {}",
+            cluster.log_tail()
+        );
+    }
+    assert!(hurt > 2, "the failures were not met: {hurt}");
+}
