@@ -374,3 +374,87 @@ fn logical_decoding_of_the_source_shows_nothing_of_forks() {
         assert_eq!(changes("prod", "s"), expected);
     }
 }
+
+#[test]
+fn a_point_in_time_while_forks_were_in_use_can_be_recovered() {
+    let cluster = prod("pg_fork.standbys_ready = on\narchive_mode = on\narchive_command = '/bin/true'\nwal_keep_size = 1GB");
+    let archive = cluster.folder("archive");
+    let command = format!("cp %p {archive}/%f");
+    cluster.sql(
+        "postgres",
+        &format!("ALTER SYSTEM SET archive_command = '{command}'; SELECT pg_reload_conf()"),
+    );
+    cluster.sql("postgres", "SELECT fork_create('prod', 'f')");
+    let restored = cluster.folder("restored");
+    cluster.must(
+        "pg_basebackup",
+        &["-D", &restored, "-c", "fast", "-X", "none"],
+    );
+    for db in ["prod", "f"] {
+        cluster.must("pgbench", &["-n", "-t", "200", db]);
+        cluster.sql(
+            db,
+            "VACUUM FULL t; CREATE TABLE later AS SELECT 1 AS v; VACUUM FULL pg_class",
+        );
+    }
+    cluster.sql(
+        "postgres",
+        "SELECT fork_create('f', 'g'); SELECT fork_drop('g')",
+    );
+    let wanted = sums(&cluster, "prod");
+    cluster.sql("postgres", "SELECT pg_create_restore_point('here')");
+    for db in ["prod", "f"] {
+        cluster.must("pgbench", &["-n", "-t", "100", db]);
+        cluster.sql(db, "DROP TABLE t CASCADE");
+    }
+    cluster.sql("postgres", "SELECT fork_drop('f'); SELECT pg_switch_wal()");
+    cluster.stop("fast");
+    let data = cluster.data();
+    fs::remove_dir_all(&data).expect("removed");
+    let moved = Command::new("mv").args([&restored, &data]).status();
+    assert!(moved.expect("mv runs").success());
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).expect("private");
+    fs::write(format!("{data}/recovery.signal"), "").expect("written");
+    let settings = format!("restore_command = 'cp {archive}/%f %p'\nrecovery_target_name = 'here'\nrecovery_target_action = 'promote'\narchive_mode = off\n");
+    fs::write(format!("{data}/postgresql.auto.conf"), settings).expect("written");
+    cluster.start();
+    wait_for(&cluster, "postgres", "SELECT pg_is_in_recovery()", "f");
+    assert_eq!(sums(&cluster, "prod"), wanted);
+    assert_eq!(cluster.sql("prod", "SELECT v FROM later"), "1");
+    cluster.amcheck("prod");
+    let rows = "SELECT count(*) FROM pg_database WHERE datname IN ('f', 'g')";
+    wait_for(&cluster, "postgres", rows, "0");
+    cluster.sql("postgres", "SELECT fork_create('prod', 'f')");
+    assert_eq!(sums(&cluster, "f"), wanted);
+}
+
+#[test]
+fn a_subscription_into_the_source_goes_on() {
+    let cluster = prod("wal_level = logical");
+    cluster.sql("postgres", "CREATE DATABASE upstream");
+    cluster.sql("upstream", "CREATE TABLE r (id int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE r; SELECT pg_create_logical_replication_slot('s', 'pgoutput')");
+    let host = cluster.data().trim_end_matches("/data").to_string();
+    let subscribe = format!("CREATE SUBSCRIPTION s CONNECTION 'host={host} dbname=upstream user=postgres' PUBLICATION p WITH (create_slot = false)");
+    cluster.sql(
+        "prod",
+        &format!("CREATE TABLE r (id int PRIMARY KEY); {subscribe}"),
+    );
+    for n in 1..=5 {
+        cluster.sql("upstream", &format!("INSERT INTO r VALUES ({n})"));
+        wait_for(&cluster, "prod", "SELECT max(id) FROM r", &n.to_string());
+        cluster.sql("postgres", &format!("SELECT fork_create('prod', 'f{n}')"));
+        assert_eq!(
+            cluster.sql(&format!("f{n}"), "SELECT count(*) FROM r"),
+            n.to_string()
+        );
+        cluster.sql(&format!("f{n}"), "DROP TABLE r");
+    }
+    cluster.sql("upstream", "INSERT INTO r VALUES (6)");
+    wait_for(&cluster, "prod", "SELECT max(id) FROM r", "6");
+    for n in 1..=5 {
+        cluster.sql("postgres", &format!("SELECT fork_drop('f{n}')"));
+    }
+    cluster.sql("upstream", "INSERT INTO r VALUES (7)");
+    wait_for(&cluster, "prod", "SELECT max(id) FROM r", "7");
+    cluster.sql("prod", "ALTER SUBSCRIPTION s DISABLE; ALTER SUBSCRIPTION s SET (slot_name = NONE); DROP SUBSCRIPTION s");
+}
