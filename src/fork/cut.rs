@@ -160,6 +160,10 @@ impl Drop for LayerDir {
 fn cut(source: &catalog::Source, fork: u32) -> Slot {
     let deadline = Instant::now() + Duration::from_millis(guc::CUT_TIMEOUT.get() as u64);
     let max_pause = Duration::from_millis(guc::MAX_PAUSE.get() as u64);
+    let previous = match marks::before_cut(source.oid) {
+        Ok(previous) => previous,
+        Err(error) => catalog::io_error("could not mark the cut before", &error),
+    };
     // Short windows at first: while one backend does not answer, the others wait.
     let mut window = Duration::from_millis(5);
     let mut first = true;
@@ -176,7 +180,10 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
         let left = deadline.saturating_duration_since(Instant::now());
         let this = if left < window * 3 { left } else { window };
         match attempt(source, fork, &mut dir, this, max_pause) {
-            Ok(layer) => return layer,
+            Ok(layer) => {
+                marks::after_cut(previous);
+                return layer;
+            }
             Err(failure) => {
                 debug1!(
                     "pg_fork: cut of database {}: {}",

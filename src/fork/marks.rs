@@ -86,6 +86,40 @@ fn mark_again(oid: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Before a cut: the newest layer of the source bears a mark until [`after_cut`], and after that until
+/// the new one is on disk. A crash of the machine may leave no trace of the new layer, but older
+/// forks read it too.
+pub fn before_cut(source: u32) -> io::Result<Option<u32>> {
+    let newest = registry::read(|table| {
+        let layers = table.group(source).filter(|slot| slot.is_layer());
+        layers.max_by_key(|slot| slot.seq).copied()
+    });
+    let Some(newest) = newest else {
+        return Ok(None);
+    };
+    if let Some(touched) = touched(newest.oid) {
+        touched.store(u64::MAX, Ordering::SeqCst);
+    }
+    mark_again(newest.oid)?;
+    Ok(Some(newest.oid))
+}
+
+/// The new layer is in the registry. A cut that fails never gets here: a mark too many does no harm.
+pub fn after_cut(previous: Option<u32>) {
+    if let Some(touched) = previous.and_then(touched) {
+        touched.store(process::wal_position(), Ordering::SeqCst);
+    }
+}
+
+/// Whether a later layer of the same source may leave no trace of itself.
+fn followed_by_unsynced(layer: &Slot) -> bool {
+    layer.is_layer()
+        && registry::read(|table| {
+            let mut later = table.group(layer.source).filter(|slot| slot.is_layer());
+            later.any(|slot| slot.seq > layer.seq && slot.synced == 0)
+        })
+}
+
 /// The worker's start: what recovery did came before this.
 pub fn begin() {
     for touched in shmem::shared()
@@ -128,7 +162,8 @@ pub fn tend() {
             continue;
         }
         let _held = hold(Which::Marks, true);
-        if redo > last.load(Ordering::SeqCst) && fs::remove_file(path(slot.oid)).is_ok() {
+        let clean = redo > last.load(Ordering::SeqCst) && !followed_by_unsynced(slot);
+        if clean && fs::remove_file(path(slot.oid)).is_ok() {
             registry::touch(|table| table.update(slot.oid, |slot| slot.marked = 0));
         }
     }
