@@ -109,11 +109,17 @@ pub extern "C-unwind" fn pg_fork_rows_main(database: pg_sys::Datum) {
 }
 
 fn clean_up() {
-    let dropped = |slot: &&Slot| {
-        slot.used == Use::Tombstone || (slot.is_fork() && slot.state == ForkState::Dropping)
-    };
-    let dropped: Vec<Slot> =
-        registry::read(|table| table.iter().filter(dropped).copied().collect());
+    let dropped: Vec<Slot> = registry::read(|table| {
+        let gone = |slot: &Slot| slot.is_fork() && slot.state == ForkState::Dropping;
+        let dropped = |slot: &&Slot| match slot.used {
+            Use::Tombstone => true,
+            Use::Base => table
+                .get(slot.twin)
+                .is_none_or(|fork| fork.used == Use::Tombstone || gone(fork)),
+            _ => gone(slot),
+        };
+        table.iter().filter(dropped).copied().collect()
+    });
     for slot in &dropped {
         bury(slot);
     }
@@ -128,7 +134,8 @@ fn bury(slot: &Slot) {
     stone.used = Use::Tombstone;
     // First the tombstone, because recovery must not replay into half of the files; a creation cut
     // short may have no folder, and then no WAL either.
-    if files::real_dir(oid, files::DEFAULT_TABLESPACE).exists() {
+    // A base has no `meta` file, which is enough.
+    if slot.used != Use::Base && files::real_dir(oid, files::DEFAULT_TABLESPACE).exists() {
         // A fork that bears a mark is not to be trusted after a crash of the machine in any case.
         if let Err(error) = files::write_meta(&meta_of(&stone), slot.marked == 0) {
             log!("pg_fork: could not write the tombstone of the fork with OID {oid}: {error}");

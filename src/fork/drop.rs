@@ -2,7 +2,7 @@
 #![allow(non_snake_case)] // C's names
 #![allow(unsafe_code)] // calls into procarray.c
 
-use crate::fork::{catalog, pending, rows};
+use crate::fork::{base, catalog, pending, readers, rows};
 use crate::shmem::registry::{self, Slot};
 use crate::stop_point;
 use pgrx::pg_sys;
@@ -110,6 +110,7 @@ pub fn drop_fork(name: &str, force: bool, missing_ok: bool) -> bool {
         }
     }
     refuse_replication(oid, name);
+    refuse_readers(oid, name, force);
     end_sessions(oid, name, force);
     stop_point::at("drop-sessions");
     rows::remove(oid);
@@ -184,5 +185,28 @@ fn end_sessions(oid: u32, name: &str, force: bool) {
             )),
             Some(hint),
         );
+    }
+}
+
+/// Ends the sessions elsewhere that read the fork if `force`, else raises 55006 if there are any.
+fn refuse_readers(oid: u32, name: &str, force: bool) {
+    let left = readers::lock_out(oid, force);
+    if left > 0 {
+        let hint = match force {
+            false => "Call fork_drop with force => true to end them.",
+            true => "Try again.",
+        };
+        report(
+            PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+            format!("fork \"{name}\" is being read by other sessions"),
+            Some(format!(
+                "{left} session(s) read it from outside, in transactions that have not ended."
+            )),
+            Some(hint),
+        );
+    }
+    // Processes that have moved to the base; new ones cannot come, for they hold that lock too.
+    if let Some(base) = base::of(oid) {
+        end_sessions(base, name, force);
     }
 }

@@ -312,7 +312,7 @@ pub fn read_metas() -> Vec<Meta> {
         match read_meta(oid) {
             Ok(meta) if meta.oid == oid => metas.push(meta),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                pgrx::log!("pg_fork: removing {ROOT}/{oid}: its creation was cut short");
+                pgrx::log!("pg_fork: removing {ROOT}/{oid}: it was not finished, or served to read a fork as it was at its cut");
                 remove(oid, true);
             }
             // Not to be opened, nor taken for a database of its own, by a session or by recovery.

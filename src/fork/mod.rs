@@ -1,5 +1,6 @@
 //! A fork's life: the cut, its creation, its drop, and the files and catalog rows of it.
 
+pub mod base;
 pub mod capture;
 pub mod catalog;
 pub mod check;
@@ -10,6 +11,7 @@ pub mod files;
 pub mod marks;
 pub mod merge;
 pub mod pending;
+pub mod readers;
 pub mod room;
 pub mod rows;
 pub mod standbys;

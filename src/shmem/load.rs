@@ -111,6 +111,11 @@ pub fn meta_of(slot: &Slot) -> Meta {
 /// Marks the fork, and with it all forks of it, as not to be trusted (D14).
 pub fn invalidate(oid: u32, reason: &str) {
     let doomed = registry::change(|table| {
+        // What a base reads the fork reads too.
+        let oid = match table.view().get(oid) {
+            Some(slot) if slot.used == Use::Base => slot.twin,
+            _ => oid,
+        };
         let mut doomed = vec![oid];
         let mut at = 0;
         while at < doomed.len() {

@@ -124,7 +124,7 @@ fn size() -> usize {
 
 /// From `shmem_request_hook`, in the postmaster.
 pub fn request() {
-    let slots = guc::MAX_FORKS.get() as usize * 4 + 64 + crate::fork::files::count();
+    let slots = guc::MAX_FORKS.get() as usize * 5 + 64 + crate::fork::files::count();
     SLOT_COUNT.store(slots, Ordering::Relaxed);
     // SAFETY: called in the phase in which requests are taken.
     unsafe { pg_sys::RequestAddinShmemSpace(size()) };

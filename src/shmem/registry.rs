@@ -17,6 +17,8 @@ pub enum Use {
     Layer,
     /// A fork whose files are being removed: its I/O goes nowhere (D12).
     Tombstone,
+    /// A fork as it was at its cut ([`crate::fork::base`]).
+    Base,
 }
 
 /// How it stands with a fork. A layer is `Invalid` if its cut failed: it keeps pre-images all the same.
@@ -51,7 +53,8 @@ pub struct Slot {
     pub marked: u32,
     /// The folder and what was in it at first are on disk.
     pub synced: u32,
-    pub pad: u32,
+    /// A fork: its base, if there is one. A base: its fork.
+    pub twin: u32,
     pub seq: u64,
     pub cut_lsn: u64,
     pub cut_time: i64,
