@@ -8,7 +8,9 @@ mod fork;
 mod guc;
 mod hooks;
 mod isolation;
+mod mount;
 mod pg;
+mod reader;
 mod shmem;
 mod smgr;
 mod sql;
@@ -35,7 +37,7 @@ mod init {
     #![allow(unsafe_code)] // saves and sets raw hook variables
 
     use super::*;
-    use crate::{attach, fork, guc, hooks, isolation, shmem, smgr, stop_point, worker};
+    use crate::{attach, fork, guc, hooks, isolation, mount, shmem, smgr, stop_point, worker};
     use pgrx::pg_sys;
     use pgrx::pg_sys::panic::ErrorReport;
     use std::sync::OnceLock;
@@ -63,6 +65,7 @@ mod init {
         hooks::session::register();
         hooks::utility::register();
         attach::register();
+        mount::am::register();
         isolation::register();
         worker::register();
         // SAFETY: hook variables, chained, in the postmaster.

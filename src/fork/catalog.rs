@@ -175,6 +175,35 @@ pub fn lock_for_drop(oid: u32) {
     }
 }
 
+/// Keeps the database from being dropped until the transaction's end.
+pub fn lock_shared(oid: u32) {
+    // SAFETY: released at the transaction's end.
+    unsafe {
+        pg_sys::LockSharedObject(
+            DATABASE_RELATION.into(),
+            oid.into(),
+            0,
+            pg_sys::AccessShareLock as i32,
+        );
+    }
+}
+
+/// The tablespace of a database that has a row.
+pub fn tablespace_of(oid: u32) -> u32 {
+    // SAFETY: a row of the catalog cache, held while it is looked at.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::DATABASEOID as i32;
+        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Oid::from(oid).into());
+        if tuple.is_null() {
+            return files::DEFAULT_TABLESPACE;
+        }
+        let form = &*pg_sys::heap_tuple_get_struct::<pg_sys::FormData_pg_database>(tuple);
+        let tablespace = form.dattablespace.to_u32();
+        pg_sys::ReleaseSysCache(tuple);
+        tablespace
+    }
+}
+
 /// Whether the caller owns the database, or is a superuser.
 pub fn owns(oid: u32) -> bool {
     // SAFETY: plain look-ups.

@@ -4,6 +4,7 @@
 
 use crate::attach;
 use crate::isolation;
+use crate::mount::watch;
 use crate::pg::raw;
 use crate::smgr::stop;
 use pgrx::pg_guard;
@@ -59,5 +60,10 @@ unsafe fn before(query: *mut pg_sys::QueryDesc, flags: i32) {
     stop::at_callback();
     attach::request::refuse_while_waiting();
     // SAFETY: the caller's query.
-    unsafe { isolation::check_query(query, flags) };
+    unsafe {
+        isolation::check_query(query, flags);
+        if watch::is_in_use() {
+            watch::before_execution(query);
+        }
+    }
 }

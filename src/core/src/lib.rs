@@ -9,6 +9,7 @@ pub mod engine;
 mod engine_model;
 pub mod format;
 pub mod names;
+pub mod pages;
 pub mod settle;
 pub mod table;
 pub mod topology;

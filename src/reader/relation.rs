@@ -1,0 +1,316 @@
+//! A relation of another database: found in that database's own catalogs, by their pages.
+#![allow(unsafe_code)] // rows of catalogs, as C structs
+
+use super::{damaged, default_tablespace, horizon, page::Pages, visible};
+use crate::fork::files;
+use pg_fork_core::pages::{btree, heap};
+use pg_fork_core::types::PAGE_SIZE;
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+const PG_CLASS: u32 = 1259;
+const PG_CLASS_BY_OID: u32 = 2662;
+const PG_ATTRIBUTE: u32 = 1249;
+const PG_ATTRIBUTE_BY_NUMBER: u32 = 2659;
+const PG_INDEX: u32 = 2610;
+const PG_INDEX_BY_TABLE: u32 = 2678;
+
+/// A column, as the other database has it.
+#[derive(Clone, Debug)]
+pub struct Column {
+    pub name: String,
+    pub kind: u32,
+    pub modifier: i32,
+    pub len: i16,
+    pub align: i8,
+    pub by_value: bool,
+    pub dropped: bool,
+}
+
+/// The beginning of `FormData_pg_index`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct IndexRow {
+    index: u32,
+    table: u32,
+    /// indnatts, indnkeyatts, then indisunique to indisclustered
+    between: [u8; 10],
+    valid: u8,
+    after: u8,
+}
+
+/// Where a table's TOAST values are.
+#[derive(Clone, Debug)]
+pub struct Toast {
+    pub oid: u32,
+    pub pages: Pages,
+    pub index: Pages,
+}
+
+/// A table to read from.
+#[derive(Clone, Debug)]
+pub struct Relation {
+    /// As the storage manager knows it: a base's own number.
+    pub db: u32,
+    pub oid: u32,
+    pub name: String,
+    pub owner: u32,
+    pub kind: u8,
+    pub persistence: u8,
+    pub pages: Pages,
+    pub relpages: i32,
+    pub reltuples: f32,
+    pub row_security: bool,
+    pub force_row_security: bool,
+    pub columns: Vec<Column>,
+    pub toast: Option<Toast>,
+}
+
+/// The map of the catalogs that pg_class cannot tell of itself (relmapper.c, `RelMapFile`).
+fn mapped(db: u32) -> Vec<(u32, u32)> {
+    let path = files::db_dir(db, default_tablespace(db)).join("pg_filenode.map");
+    // SAFETY: who writes the file holds this lock (relmapper.c, `write_relmap_file`).
+    let bytes = unsafe {
+        let lock = &raw mut (*pg_sys::MainLWLockArray.add(25)).lock; // RelationMappingLock
+        pg_sys::LWLockAcquire(lock, pg_sys::LWLockMode::LW_SHARED);
+        let bytes = std::fs::read(&path);
+        pg_sys::LWLockRelease(lock);
+        bytes
+    };
+    let word = |n: usize| -> Option<u32> {
+        let bytes = bytes.as_ref().ok()?.get(4 * n..4 * n + 4)?;
+        Some(u32::from_le_bytes(bytes.try_into().ok()?))
+    };
+    let count = word(1).filter(|count| word(0) == Some(0x0059_2717) && *count <= 62);
+    let Some(count) = count else {
+        ereport!(
+            ERROR,
+            PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+            format!("could not read the relation map of the database with OID {db}")
+        );
+    };
+    let pairs = (0..count as usize).map(|n| (word(2 + 2 * n), word(3 + 2 * n)));
+    pairs.filter_map(|(a, b)| Some((a?, b?))).collect()
+}
+
+/// The catalogs of a database, as far as a reader needs them.
+struct Catalogs {
+    db: u32,
+    tablespace: u32,
+    map: Vec<(u32, u32)>,
+    snapshot: pg_sys::Snapshot,
+}
+
+impl Catalogs {
+    fn open(db: u32) -> Self {
+        horizon::protect();
+        Catalogs {
+            db,
+            tablespace: default_tablespace(db),
+            map: mapped(db),
+            snapshot: horizon::new_snapshot(),
+        }
+    }
+
+    fn pages(&self, spc: u32, rel: u32, permanent: bool) -> Pages {
+        let spc = if spc == 0 { self.tablespace } else { spc };
+        let node = pg_sys::RelFileNode {
+            spcNode: spc.into(),
+            dbNode: self.db.into(),
+            relNode: rel.into(),
+        };
+        Pages { node, permanent }
+    }
+
+    /// A catalog or an index of one.
+    fn catalog(&self, oid: u32) -> Pages {
+        if let Some((_, rel)) = self.map.iter().find(|(mapped, _)| *mapped == oid) {
+            return self.pages(0, *rel, true);
+        }
+        match self.class(oid) {
+            Some(class) => self.pages_of(&class),
+            None => damaged(
+                self.db,
+                oid,
+                pg_fork_core::pages::Damaged("a catalog is not in pg_class"),
+            ),
+        }
+    }
+
+    fn pages_of(&self, class: &pg_sys::FormData_pg_class) -> Pages {
+        let permanent = class.relpersistence as u8 == b'p';
+        let rel = match class.relfilenode.to_u32() {
+            0 => self
+                .map
+                .iter()
+                .find(|(mapped, _)| *mapped == class.oid.to_u32())
+                .map_or(0, |(_, rel)| *rel),
+            rel => rel,
+        };
+        self.pages(class.reltablespace.to_u32(), rel, permanent)
+    }
+
+    /// The rows of a catalog whose first indexed column is `key`.
+    fn rows<T: Copy>(&self, table: u32, index: u32, key: u32, mut what: impl FnMut(&T)) {
+        let (pages, index) = (self.catalog(table), self.catalog(index));
+        rows_by_number(self.db, &pages, &index, key, self.snapshot, |row| {
+            if row.len() >= std::mem::size_of::<T>() - std::mem::align_of::<T>() {
+                let mut fixed = std::mem::MaybeUninit::<T>::zeroed();
+                let len = row.len().min(std::mem::size_of::<T>());
+                // SAFETY: the catalog's columns of fixed length, which are never null, lie at the
+                // beginning of each row as the struct has them (genbki.h).
+                let fixed = unsafe {
+                    std::ptr::copy_nonoverlapping(
+                        row.as_ptr(),
+                        fixed.as_mut_ptr().cast::<u8>(),
+                        len,
+                    );
+                    fixed.assume_init()
+                };
+                what(&fixed);
+            }
+        });
+    }
+
+    fn class(&self, oid: u32) -> Option<pg_sys::FormData_pg_class> {
+        let mut found = None;
+        self.rows::<pg_sys::FormData_pg_class>(PG_CLASS, PG_CLASS_BY_OID, oid, |row| {
+            if row.oid.to_u32() == oid {
+                found = Some(*row);
+            }
+        });
+        found
+    }
+
+    fn columns(&self, relation: u32, count: i16) -> Vec<Column> {
+        let mut columns = vec![None; count.max(0) as usize];
+        let (table, index) = (PG_ATTRIBUTE, PG_ATTRIBUTE_BY_NUMBER);
+        self.rows::<pg_sys::FormData_pg_attribute>(table, index, relation, |row| {
+            if row.attrelid.to_u32() == relation && (1..=count).contains(&row.attnum) {
+                columns[row.attnum as usize - 1] = Some(Column {
+                    name: text(&row.attname),
+                    kind: row.atttypid.to_u32(),
+                    modifier: row.atttypmod,
+                    len: row.attlen,
+                    align: row.attalign as i8,
+                    by_value: row.attbyval,
+                    dropped: row.attisdropped,
+                });
+            }
+        });
+        columns.into_iter().flatten().collect()
+    }
+
+    fn toast(&self, oid: u32) -> Option<Toast> {
+        let class = self.class(oid)?;
+        let mut index = None;
+        self.rows::<IndexRow>(PG_INDEX, PG_INDEX_BY_TABLE, oid, |row| {
+            if row.table == oid && row.valid != 0 {
+                index = Some(row.index);
+            }
+        });
+        Some(Toast {
+            oid,
+            pages: self.pages_of(&class),
+            index: self.pages_of(&self.class(index?)?),
+        })
+    }
+}
+
+fn text(name: &pg_sys::NameData) -> String {
+    let bytes: Vec<u8> = name.data.iter().map(|c| *c as u8).collect();
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+/// Locks the relation against changes of its form until the transaction's end, as a statement in its own
+/// database does. The tag names the database that sessions are in: a fork, not its base.
+fn lock(db: u32, oid: u32) {
+    let tag = pg_sys::LOCKTAG {
+        locktag_field1: db,
+        locktag_field2: oid,
+        locktag_field3: 0,
+        locktag_field4: 0,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_RELATION as u8,
+        locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+    };
+    // SAFETY: a whole tag.
+    unsafe { pg_sys::LockAcquire(&tag, pg_sys::AccessShareLock as i32, false, false) };
+}
+
+/// The relation with this number in `db`, as [`super::hold`] returned it; locked. `None`: there is none.
+pub fn open(db: u32, oid: u32) -> Option<Relation> {
+    lock(db, oid);
+    let catalogs = Catalogs::open(db);
+    let class = catalogs.class(oid)?;
+    let toast = match class.reltoastrelid.to_u32() {
+        0 => None,
+        toast => catalogs.toast(toast),
+    };
+    Some(Relation {
+        db,
+        oid,
+        name: text(&class.relname),
+        owner: class.relowner.to_u32(),
+        kind: class.relkind as u8,
+        persistence: class.relpersistence as u8,
+        pages: catalogs.pages_of(&class),
+        relpages: class.relpages,
+        reltuples: class.reltuples,
+        row_security: class.relrowsecurity,
+        force_row_security: class.relforcerowsecurity,
+        columns: catalogs.columns(oid, class.relnatts),
+        toast,
+    })
+}
+
+/// Calls `what` with the data (past the header) of each row that the snapshot sees and an index on a
+/// number leads to. May lead to others too, where a row's place was taken by another meanwhile.
+pub fn rows_by_number(
+    db: u32,
+    table: &Pages,
+    index: &Pages,
+    key: u32,
+    snapshot: pg_sys::Snapshot,
+    mut what: impl FnMut(&[u8]),
+) {
+    let rel = |pages: &Pages| pages.node.relNode.to_u32();
+    let none = std::ptr::null_mut();
+    let mut blocks = index.count();
+    let mut read = |block: u32| {
+        if block >= blocks {
+            // Split since.
+            blocks = index.count();
+        }
+        if block >= blocks {
+            return Err(pg_fork_core::pages::Damaged("an index leads past its end"));
+        }
+        let mut page = Box::new([0; PAGE_SIZE]);
+        index.read(block, none, &mut page);
+        Ok(page)
+    };
+    let tids = match btree::search(key, u32::MAX / 4, &mut read) {
+        Ok(tids) => tids,
+        Err(error) => damaged(db, rel(index), error),
+    };
+    let mut page = Box::new([0; PAGE_SIZE]);
+    let mut at = None;
+    let blocks = table.count();
+    for (block, number) in tids {
+        if block >= blocks {
+            continue; // truncated by VACUUM: the row was dead
+        }
+        if at != Some(block) {
+            table.read(block, none, &mut page);
+            at = Some(block);
+        }
+        let seen = heap::chain(&page, block, number, |tuple| {
+            Ok(visible::sees(tuple, &page, snapshot))
+        });
+        match seen {
+            Ok(Some(tuple)) => what(&page[tuple.at + tuple.hoff..tuple.at + tuple.len]),
+            Ok(None) => {}
+            Err(error) => damaged(db, rel(table), error),
+        }
+    }
+}

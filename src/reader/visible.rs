@@ -1,0 +1,78 @@
+//! Which tuples of a copied page a snapshot sees (heapam_visibility.c, `HeapTupleSatisfiesMVCC`), without
+//! leaving a hint bit.
+#![allow(unsafe_code)] // calls into procarray.c, transam.c, multixact.c
+
+use pg_fork_core::pages::heap::{self, Tuple};
+use pg_fork_core::pages::{items, Damaged};
+use pg_fork_core::types::Page;
+use pgrx::pg_sys;
+
+const PD_ALL_VISIBLE: u8 = 4;
+const HEAP_XMAX_KEYSHR_LOCK: u16 = 0x0010;
+const HEAP_XMAX_EXCL_LOCK: u16 = 0x0040;
+const HEAP_XMAX_LOCK_ONLY: u16 = 0x0080;
+const HEAP_XMIN_COMMITTED: u16 = 0x0100;
+const HEAP_XMIN_INVALID: u16 = 0x0200;
+const HEAP_XMIN_FROZEN: u16 = 0x0300;
+const HEAP_XMAX_COMMITTED: u16 = 0x0400;
+const HEAP_XMAX_INVALID: u16 = 0x0800;
+const HEAP_XMAX_IS_MULTI: u16 = 0x1000;
+
+fn running(xid: u32, snapshot: pg_sys::Snapshot) -> bool {
+    // SAFETY: a valid snapshot.
+    unsafe { pg_sys::XidInMVCCSnapshot(xid.into(), snapshot) }
+}
+
+fn committed(xid: u32) -> bool {
+    // SAFETY: an xid that is on a page of a live database: the commit log has it.
+    unsafe { pg_sys::TransactionIdDidCommit(xid.into()) }
+}
+
+/// Whether the snapshot sees the tuple. No transaction of this session has written to the other
+/// database, so none of its xids is this transaction's own.
+pub fn sees(tuple: &Tuple, page: &Page, snapshot: pg_sys::Snapshot) -> bool {
+    let mask = tuple.infomask;
+    match mask & HEAP_XMIN_FROZEN {
+        HEAP_XMIN_FROZEN => {}
+        HEAP_XMIN_INVALID => return false,
+        hint => {
+            if running(tuple.xmin, snapshot)
+                || (hint != HEAP_XMIN_COMMITTED && !committed(tuple.xmin))
+            {
+                return false;
+            }
+        }
+    }
+    let locked_only = mask & HEAP_XMAX_LOCK_ONLY != 0
+        || mask & (HEAP_XMAX_IS_MULTI | HEAP_XMAX_EXCL_LOCK | HEAP_XMAX_KEYSHR_LOCK)
+            == HEAP_XMAX_EXCL_LOCK;
+    if mask & HEAP_XMAX_INVALID != 0 || locked_only {
+        return true;
+    }
+    if mask & HEAP_XMAX_IS_MULTI != 0 {
+        // SAFETY: a whole header, on a copied page.
+        let updater =
+            unsafe { pg_sys::HeapTupleGetUpdateXid(page.as_ptr().add(tuple.at).cast_mut().cast()) };
+        let updater = updater.into_inner();
+        return updater == 0 || running(updater, snapshot) || !committed(updater);
+    }
+    running(tuple.xmax, snapshot) || (mask & HEAP_XMAX_COMMITTED == 0 && !committed(tuple.xmax))
+}
+
+/// The tuples of a page that the snapshot sees, in the order of their line pointers.
+pub fn on_page(
+    page: &Page,
+    snapshot: pg_sys::Snapshot,
+    found: &mut Vec<Tuple>,
+) -> Result<(), Damaged> {
+    found.clear();
+    let all = page[10] & PD_ALL_VISIBLE != 0;
+    for number in 1..=items(page)? {
+        if let Some(tuple) = heap::tuple(page, number)? {
+            if all || sees(&tuple, page, snapshot) {
+                found.push(tuple);
+            }
+        }
+    }
+    Ok(())
+}
