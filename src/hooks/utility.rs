@@ -5,6 +5,7 @@ use crate::attach::request;
 use crate::fork::{catalog, drop};
 use crate::hooks::tablespace;
 use crate::isolation;
+use crate::mount::{change, members, watch};
 use crate::pg::raw;
 use crate::shmem::{any_live, registry};
 use pgrx::pg_sys;
@@ -45,6 +46,7 @@ unsafe extern "C-unwind" fn process_utility(
         if pgrx_extern_c_guard(|| before(node, context)) {
             return;
         }
+        let copies = pgrx_extern_c_guard(|| before_copy(node));
         let next = match PREVIOUS.get() {
             Some(Some(previous)) => *previous,
             _ => raw::standard_ProcessUtility,
@@ -59,10 +61,21 @@ unsafe extern "C-unwind" fn process_utility(
             dest,
             completion,
         );
+        if copies {
+            pgrx_extern_c_guard(|| pg_sys::PopActiveSnapshot());
+        }
         if resets {
             // Poolers send it before they hand a session to the next client.
             pgrx_extern_c_guard(request::ask_home_or_end);
         }
+    }
+}
+
+unsafe fn before_copy(node: *mut pg_sys::Node) -> bool {
+    // SAFETY: a parse node, cast to what its tag says.
+    unsafe {
+        (*node).type_ == pg_sys::NodeTag::T_CopyStmt
+            && watch::before_copy(&*node.cast::<pg_sys::CopyStmt>())
     }
 }
 
@@ -86,6 +99,12 @@ unsafe fn before(node: *mut pg_sys::Node, context: pg_sys::ProcessUtilityContext
             request::refuse_while_waiting();
         }
         isolation::check_statement(node);
+        if (*node).type_ == pg_sys::NodeTag::T_DropStmt {
+            members::before_drop(&*node.cast::<pg_sys::DropStmt>());
+        }
+        if (*node).type_ == pg_sys::NodeTag::T_AlterTableStmt {
+            change::before_alter(&*node.cast::<pg_sys::AlterTableStmt>());
+        }
         // What dropped forks left may be in the way when none is live any more.
         let always = matches!(
             (*node).type_,

@@ -24,6 +24,41 @@ pub fn making<R>(what: impl FnOnce() -> R) -> R {
     what()
 }
 
+/// Before ALTER TABLE: a mounted table keeps its form.
+///
+/// # Safety
+/// A parse node.
+pub unsafe fn before_alter(statement: &pg_sys::AlterTableStmt) {
+    use pg_sys::AlterTableType::*;
+    if MAKING.get() || statement.relation.is_null() {
+        return;
+    }
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let commands = pgrx::PgList::<pg_sys::AlterTableCmd>::from_pg(statement.cmds);
+        let harmless = commands.iter_ptr().all(|command| {
+            matches!(
+                (*command).subtype,
+                AT_ChangeOwner | AT_SetStatistics | AT_SetOptions | AT_ResetOptions
+            )
+        });
+        if harmless {
+            return;
+        }
+        let oid = pg_sys::RangeVarGetRelidExtended(
+            statement.relation,
+            pg_sys::AccessShareLock as i32,
+            pg_sys::RVROption::RVR_MISSING_OK,
+            None,
+            std::ptr::null_mut(),
+        );
+        if oid != pg_sys::InvalidOid && super::watch::is_mounted(oid) {
+            let relation = pg_sys::RelationIdGetRelation(oid);
+            refuse(relation, "alter the table");
+        }
+    }
+}
+
 unsafe fn name(relation: pg_sys::Relation) -> String {
     // SAFETY: an open relation.
     let name = unsafe { CStr::from_ptr((*(*relation).rd_rel).relname.data.as_ptr()) };
@@ -45,7 +80,7 @@ pub unsafe fn refuse(relation: pg_sys::Relation, what: &str) -> ! {
 }
 
 /// Raises 25006: mounted tables are read-only.
-unsafe fn read_only(relation: pg_sys::Relation) -> ! {
+pub unsafe fn read_only(relation: pg_sys::Relation) -> ! {
     // SAFETY: an open relation.
     let name = unsafe { name(relation) };
     ErrorReport::new(

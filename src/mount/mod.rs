@@ -1,8 +1,10 @@
 //! Mounted tables: the table access method `fork`, and what makes and removes tables of it (D17).
 
 pub mod am;
-mod change;
+pub mod change;
+pub mod create;
 pub mod label;
+pub mod members;
 mod opened;
 mod scan;
 mod slot;

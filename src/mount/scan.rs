@@ -250,6 +250,10 @@ pub unsafe extern "C-unwind" fn fetch_row_version(
     // SAFETY: an open relation, a place, a snapshot, and a slot with our operations, whose memory the
     // page's copy is put in.
     unsafe {
+        // UPDATE and DELETE fetch a row's old version whatever its state.
+        if (*snapshot).snapshot_type != pg_sys::SnapshotType::SNAPSHOT_MVCC {
+            super::change::read_only(relation);
+        }
         let found = opened::open(relation);
         horizon::check(snapshot);
         let (block, number) = pgrx::itemptr::item_pointer_get_both(*tid);

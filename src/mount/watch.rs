@@ -68,3 +68,33 @@ pub unsafe fn before_execution(query: *mut pg_sys::QueryDesc) {
         }
     }
 }
+
+/// Before COPY ... TO of a table, which runs without the executor: a new snapshot, if one is needed. `true`:
+/// the caller pops it when the statement is done.
+///
+/// # Safety
+/// A parse node.
+pub unsafe fn before_copy(statement: &pg_sys::CopyStmt) -> bool {
+    if statement.relation.is_null() || statement.is_from || horizon::protected() {
+        return false;
+    }
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let oid = pg_sys::RangeVarGetRelidExtended(
+            statement.relation,
+            pg_sys::AccessShareLock as i32,
+            pg_sys::RVROption::RVR_MISSING_OK,
+            None,
+            std::ptr::null_mut(),
+        );
+        if oid == pg_sys::InvalidOid || !is_mounted(oid) {
+            return false;
+        }
+        horizon::protect();
+        if (*(&raw const pg_sys::XactIsoLevel)) >= pg_sys::XACT_REPEATABLE_READ as i32 {
+            return false;
+        }
+        pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+        true
+    }
+}

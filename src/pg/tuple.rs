@@ -123,6 +123,12 @@ pub struct Row {
 }
 
 impl Row {
+    /// # Safety
+    /// The tuple is of that form, and both outlive the row.
+    pub unsafe fn new(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc) -> Self {
+        Row { tuple, descriptor }
+    }
+
     /// The fixed part of the row.
     ///
     /// # Safety

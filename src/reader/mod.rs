@@ -5,8 +5,10 @@
 //! that would not wait for it.
 
 pub mod horizon;
+pub mod kinds;
 pub mod page;
 pub mod relation;
+pub mod rights;
 pub mod toast;
 pub mod visible;
 

@@ -3,8 +3,9 @@
 
 use super::{damaged, default_tablespace, horizon, page::Pages, visible};
 use crate::fork::files;
+use crate::pg::tuple::Row;
 use pg_fork_core::pages::{btree, heap};
-use pg_fork_core::types::PAGE_SIZE;
+use pg_fork_core::types::{Page, PAGE_SIZE};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
@@ -25,6 +26,20 @@ pub struct Column {
     pub align: i8,
     pub by_value: bool,
     pub dropped: bool,
+}
+
+impl Column {
+    pub fn of(form: &pg_sys::FormData_pg_attribute) -> Self {
+        Column {
+            name: text(&form.attname),
+            kind: form.atttypid.to_u32(),
+            modifier: form.atttypmod,
+            len: form.attlen,
+            align: form.attalign as i8,
+            by_value: form.attbyval,
+            dropped: form.attisdropped,
+        }
+    }
 }
 
 /// The beginning of `FormData_pg_index`.
@@ -94,15 +109,16 @@ fn mapped(db: u32) -> Vec<(u32, u32)> {
 }
 
 /// The catalogs of a database, as far as a reader needs them.
-struct Catalogs {
-    db: u32,
+pub struct Catalogs {
+    pub db: u32,
     tablespace: u32,
     map: Vec<(u32, u32)>,
     snapshot: pg_sys::Snapshot,
 }
 
 impl Catalogs {
-    fn open(db: u32) -> Self {
+    /// The catalogs as they are now.
+    pub fn open(db: u32) -> Self {
         horizon::protect();
         Catalogs {
             db,
@@ -150,29 +166,71 @@ impl Catalogs {
         self.pages(class.reltablespace.to_u32(), rel, permanent)
     }
 
-    /// The rows of a catalog whose first indexed column is `key`.
-    fn rows<T: Copy>(&self, table: u32, index: u32, key: u32, mut what: impl FnMut(&T)) {
-        let (pages, index) = (self.catalog(table), self.catalog(index));
-        rows_by_number(self.db, &pages, &index, key, self.snapshot, |row| {
-            if row.len() >= std::mem::size_of::<T>() - std::mem::align_of::<T>() {
-                let mut fixed = std::mem::MaybeUninit::<T>::zeroed();
-                let len = row.len().min(std::mem::size_of::<T>());
-                // SAFETY: the catalog's columns of fixed length, which are never null, lie at the
-                // beginning of each row as the struct has them (genbki.h).
-                let fixed = unsafe {
-                    std::ptr::copy_nonoverlapping(
-                        row.as_ptr(),
-                        fixed.as_mut_ptr().cast::<u8>(),
-                        len,
-                    );
-                    fixed.assume_init()
-                };
-                what(&fixed);
+    /// Calls `what` with each row of a catalog.
+    pub fn all(&self, table: u32, mut what: impl FnMut(&Row)) {
+        let pages = self.catalog(table);
+        let mut page = Box::new([0; PAGE_SIZE]);
+        let mut seen = Vec::new();
+        let form = Form::open(table);
+        for block in 0..pages.count() {
+            pages.read(block, std::ptr::null_mut(), &mut page);
+            if let Err(error) = visible::on_page(&page, self.snapshot, &mut seen) {
+                damaged(self.db, table, error);
             }
-        });
+            for tuple in &seen {
+                form.show(&page, tuple, &mut what);
+            }
+        }
     }
 
-    fn class(&self, oid: u32) -> Option<pg_sys::FormData_pg_class> {
+    /// Calls `what` with each row of a catalog whose first indexed column is `key`.
+    pub fn each(&self, table: u32, index: u32, key: u32, mut what: impl FnMut(&Row)) {
+        let (pages, index) = (self.catalog(table), self.catalog(index));
+        let form = Form::open(table);
+        rows_by_number(
+            self.db,
+            &pages,
+            &index,
+            key,
+            self.snapshot,
+            |page, tuple| {
+                form.show(page, tuple, &mut what);
+            },
+        );
+    }
+
+    /// The same, as the C struct of the columns of fixed length.
+    fn rows<T: Copy>(&self, table: u32, index: u32, key: u32, mut what: impl FnMut(&T)) {
+        let (pages, index) = (self.catalog(table), self.catalog(index));
+        rows_by_number(
+            self.db,
+            &pages,
+            &index,
+            key,
+            self.snapshot,
+            |page, tuple| {
+                let row = tuple.data(page);
+                if row.len() >= std::mem::size_of::<T>() - std::mem::align_of::<T>() {
+                    let mut fixed = std::mem::MaybeUninit::<T>::zeroed();
+                    let len = row.len().min(std::mem::size_of::<T>());
+                    // SAFETY: the catalog's columns of fixed length, which are never null, lie at the
+                    // beginning of each row as the struct has them (genbki.h).
+                    let fixed = unsafe {
+                        std::ptr::copy_nonoverlapping(
+                            row.as_ptr(),
+                            fixed.as_mut_ptr().cast::<u8>(),
+                            len,
+                        );
+                        fixed.assume_init()
+                    };
+                    what(&fixed);
+                }
+            },
+        );
+    }
+
+    /// A relation's row in pg_class.
+    pub fn class(&self, oid: u32) -> Option<pg_sys::FormData_pg_class> {
         let mut found = None;
         self.rows::<pg_sys::FormData_pg_class>(PG_CLASS, PG_CLASS_BY_OID, oid, |row| {
             if row.oid.to_u32() == oid {
@@ -182,20 +240,13 @@ impl Catalogs {
         found
     }
 
-    fn columns(&self, relation: u32, count: i16) -> Vec<Column> {
+    /// The columns of a relation, dropped ones too.
+    pub fn columns(&self, relation: u32, count: i16) -> Vec<Column> {
         let mut columns = vec![None; count.max(0) as usize];
         let (table, index) = (PG_ATTRIBUTE, PG_ATTRIBUTE_BY_NUMBER);
         self.rows::<pg_sys::FormData_pg_attribute>(table, index, relation, |row| {
             if row.attrelid.to_u32() == relation && (1..=count).contains(&row.attnum) {
-                columns[row.attnum as usize - 1] = Some(Column {
-                    name: text(&row.attname),
-                    kind: row.atttypid.to_u32(),
-                    modifier: row.atttypmod,
-                    len: row.attlen,
-                    align: row.attalign as i8,
-                    by_value: row.attbyval,
-                    dropped: row.attisdropped,
-                });
+                columns[row.attnum as usize - 1] = Some(Column::of(row));
             }
         });
         columns.into_iter().flatten().collect()
@@ -217,7 +268,38 @@ impl Catalogs {
     }
 }
 
-fn text(name: &pg_sys::NameData) -> String {
+/// What a catalog's rows look like: the same in each database of a server.
+struct Form(pg_sys::Relation);
+
+impl Form {
+    fn open(table: u32) -> Self {
+        // SAFETY: a catalog's number.
+        Form(unsafe { pg_sys::table_open(table.into(), pg_sys::AccessShareLock as i32) })
+    }
+
+    fn show(&self, page: &Page, tuple: &heap::Tuple, what: &mut impl FnMut(&Row)) {
+        let mut found = pg_sys::HeapTupleData {
+            t_len: tuple.len as u32,
+            ..Default::default()
+        };
+        // SAFETY: a whole tuple of that catalog, as long as `what` runs.
+        unsafe {
+            found.t_data = page.as_ptr().add(tuple.at).cast_mut().cast();
+            what(&Row::new(&mut found, (*self.0).rd_att));
+        }
+    }
+}
+
+impl Drop for Form {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: opened by us.
+            unsafe { pg_sys::table_close(self.0, pg_sys::AccessShareLock as i32) };
+        }
+    }
+}
+
+pub fn text(name: &pg_sys::NameData) -> String {
     let bytes: Vec<u8> = name.data.iter().map(|c| *c as u8).collect();
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
@@ -264,7 +346,7 @@ pub fn open(db: u32, oid: u32) -> Option<Relation> {
     })
 }
 
-/// Calls `what` with the data (past the header) of each row that the snapshot sees and an index on a
+/// Calls `what` with each row that the snapshot sees and an index on a
 /// number leads to. May lead to others too, where a row's place was taken by another meanwhile.
 pub fn rows_by_number(
     db: u32,
@@ -272,7 +354,7 @@ pub fn rows_by_number(
     index: &Pages,
     key: u32,
     snapshot: pg_sys::Snapshot,
-    mut what: impl FnMut(&[u8]),
+    mut what: impl FnMut(&Page, &heap::Tuple),
 ) {
     let rel = |pages: &Pages| pages.node.relNode.to_u32();
     let none = std::ptr::null_mut();
@@ -308,7 +390,7 @@ pub fn rows_by_number(
             Ok(visible::sees(tuple, &page, snapshot))
         });
         match seen {
-            Ok(Some(tuple)) => what(&page[tuple.at + tuple.hoff..tuple.at + tuple.len]),
+            Ok(Some(tuple)) => what(&page, &tuple),
             Ok(None) => {}
             Err(error) => damaged(db, rel(table), error),
         }

@@ -99,7 +99,8 @@ fn chunks(
         &toast.index,
         value,
         snapshot,
-        |row| {
+        |page, tuple| {
+            let row = tuple.data(page);
             let number = |at: usize| {
                 row.get(at..at + 4)
                     .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))

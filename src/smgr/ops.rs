@@ -14,6 +14,7 @@
 
 use crate::fork::files;
 use crate::hooks::tablespace;
+use crate::mount::watch;
 use crate::pg::{md, process};
 use crate::shmem::load::{invalidate, invalidate_forks_of};
 use crate::shmem::registry;
@@ -494,6 +495,11 @@ pub unsafe fn smgr_prefetch(reln: SMgrRelation, fork: Fork, block: BlockNumber) 
             if inherited(db, node, rel, block, "prefetch") {
                 return true;
             }
+        }
+        // ANALYZE asks for blocks of a mounted table's own file (analyze.c, `acquire_sample_rows`), which
+        // there is none of.
+        if watch::is_in_use() && !md::mdexists(reln, fork) {
+            return true;
         }
         md::mdprefetch(reln, fork, block)
     }

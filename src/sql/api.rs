@@ -28,7 +28,7 @@ unsafe fn argument(fcinfo: pg_sys::FunctionCallInfo, n: usize) -> Option<pg_sys:
 }
 
 /// An argument of type `name`, which is a C string of fixed size.
-unsafe fn name_argument(fcinfo: pg_sys::FunctionCallInfo, n: usize) -> Option<String> {
+pub(super) unsafe fn name_argument(fcinfo: pg_sys::FunctionCallInfo, n: usize) -> Option<String> {
     // SAFETY: the argument is of type name.
     unsafe {
         let datum = argument(fcinfo, n)?;

@@ -2,4 +2,5 @@
 
 mod api;
 mod attach;
+mod mount;
 mod views;

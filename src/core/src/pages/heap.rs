@@ -67,6 +67,11 @@ impl Tuple {
         self.infomask2 & 0x07FF
     }
 
+    /// What comes after the header.
+    pub fn data<'a>(&self, page: &'a Page) -> &'a [u8] {
+        &page[self.at + self.hoff..self.at + self.len]
+    }
+
     fn hot_updated(&self) -> bool {
         self.infomask2 & HEAP_HOT_UPDATED != 0
             && self.infomask & HEAP_XMAX_INVALID == 0
