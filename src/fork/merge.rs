@@ -12,7 +12,7 @@ use crate::stop_point;
 use pg_fork_core::engine::{self, EngineError};
 use pg_fork_core::topology::{fates, Fate, Layer, LayerLife};
 use pg_fork_core::types::{RelFork, HANDED};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -21,7 +21,11 @@ use std::time::{Duration, Instant};
 thread_local! {
     /// Layers removed lately, and when.
     static REMOVED: RefCell<Vec<(u32, Instant)>> = const { RefCell::new(Vec::new()) };
+    /// When [`remove_latecomers`] looked last.
+    static LOOKED: Cell<Option<Instant>> = const { Cell::new(None) };
 }
+/// Between two such looks.
+const LOOK: Duration = Duration::from_secs(5);
 /// Longer than any process takes between its look at the registry and its write.
 const LATE: Duration = Duration::from_secs(60);
 
@@ -91,8 +95,13 @@ fn remove(oid: u32) {
 }
 
 /// Who found the layer in the registry just before may have written to it while its files went, or
-/// made its folder anew.
+/// made its folder anew. Looked for now and then only: there may be thousands of such layers.
 fn remove_latecomers() {
+    let now = Instant::now();
+    if LOOKED.get().is_some_and(|last| now - last < LOOK) {
+        return;
+    }
+    LOOKED.set(Some(now));
     REMOVED.with_borrow_mut(|removed| {
         removed.retain(|(oid, since)| {
             if registry::slot(*oid).is_some() {
