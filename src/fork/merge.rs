@@ -6,7 +6,7 @@
 
 use crate::fork::{catalog, files};
 use crate::shmem::registry::{self, Slot};
-use crate::shmem::view;
+use crate::shmem::{self, view};
 use crate::smgr::host::Server;
 use crate::stop_point;
 use pg_fork_core::engine::{self, EngineError};
@@ -16,6 +16,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 thread_local! {
@@ -65,6 +66,11 @@ fn decide(layers: &[Slot], fate: Fate) {
             };
             match merge(&view::layer(from), &view::layer(into)) {
                 Ok(()) => {
+                    // Before it is removed, because who does not find it any more must look anew where
+                    // its bits are now.
+                    if let Some(shared) = shmem::shared() {
+                        shared.merges.fetch_add(1, Ordering::SeqCst);
+                    }
                     stop_point::at("merge-done");
                     remove(from.oid);
                 }

@@ -10,6 +10,7 @@ mod engine_model;
 pub mod format;
 pub mod names;
 pub mod settle;
+pub mod summary;
 pub mod table;
 pub mod topology;
 pub mod types;
