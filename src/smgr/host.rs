@@ -5,7 +5,7 @@
 
 use crate::fork::files::{db_dir, ensure_dir, segment_path, sync_dir, MAP_SEGMENT, SEGMENT_BLOCKS};
 use crate::fork::marks;
-use crate::pg::process;
+use crate::pg::{disk, process};
 use crate::shmem::{self, pagemap, registry, view};
 use crate::smgr::{handles, settle, sync};
 use crate::stop_point;
@@ -195,6 +195,15 @@ impl Host for Server {
 
     fn settle(&self, layer: &Layer, rel: RelFork, block: Block, page: &mut Page) -> io::Result<()> {
         settle::settle(layer, rel, block, page)
+    }
+}
+
+/// Asks the operating system to read the block ahead.
+pub fn prefetch(file: FileOf, block: Block) -> io::Result<()> {
+    let offset = u64::from(block % SEGMENT_BLOCKS) * PAGE_SIZE as u64;
+    match handles::open(file.oid, file.rel, block / SEGMENT_BLOCKS, false)? {
+        Some(from) => disk::will_need(&from, offset, PAGE_SIZE as u64),
+        None => Ok(()),
     }
 }
 
