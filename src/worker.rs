@@ -69,6 +69,7 @@ pub extern "C-unwind" fn pg_fork_worker_main(_arg: pg_sys::Datum) {
         let pause = Duration::from_secs(if shmem::any_live() { 1 } else { 5 });
         if shared.cleanup.load(Ordering::SeqCst) == 0 && !BackgroundWorker::wait_latch(Some(pause))
         {
+            marks::end();
             return;
         }
     }

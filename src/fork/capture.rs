@@ -34,19 +34,38 @@ fn header(n: i32) -> (*mut pg_sys::BufferDesc, u32) {
     }
 }
 
+fn buffers() -> i32 {
+    // SAFETY: set at the start of the server.
+    unsafe { pg_sys::NBuffers }
+}
+
+/// Which of the database's pages the buffer holds, if it holds one.
+fn page_of(db: u32, desc: *mut pg_sys::BufferDesc, state: u32) -> Option<pg_sys::BufferTag> {
+    // SAFETY: a tag that changes under us is of a page being replaced, so not dirty any more;
+    // FlushDatabaseBuffers (bufmgr.c) looks the same way first.
+    let tag = unsafe { std::ptr::read_volatile(&raw const (*desc).tag) };
+    let valid = state & BM_TAG_VALID != 0 && state & BM_VALID != 0;
+    (valid && tag.rnode.dbNode.to_u32() == db).then_some(tag)
+}
+
+/// How many of the database's pages are dirty, more or less: nobody is stopped.
+pub fn count_dirty(db: u32) -> usize {
+    let dirty = |n: &i32| {
+        let (desc, state) = header(*n);
+        state & BM_DIRTY != 0 && page_of(db, desc, state).is_some()
+    };
+    (0..buffers()).filter(dirty).count()
+}
+
 /// The database's dirty pages. Its backends are stopped, so none is added; others may write some
 /// out meanwhile, and such a write is waited for: hint bits set after the cut must not get into it.
 pub fn dirty_pages(db: u32, deadline: Instant) -> Option<Vec<Dirty>> {
     let mut dirty = Vec::new();
-    // SAFETY: set at the start of the server.
-    for n in 0..unsafe { pg_sys::NBuffers } {
+    for n in 0..buffers() {
         let (desc, mut state) = header(n);
-        // SAFETY: a tag that changes under us is of a page being replaced, so not dirty any more;
-        // FlushDatabaseBuffers (bufmgr.c) looks the same way first.
-        let tag = unsafe { std::ptr::read_volatile(&raw const (*desc).tag) };
-        if tag.rnode.dbNode.to_u32() != db || state & BM_TAG_VALID == 0 || state & BM_VALID == 0 {
+        let Some(tag) = page_of(db, desc, state) else {
             continue;
-        }
+        };
         while state & BM_IO_IN_PROGRESS != 0 {
             if Instant::now() > deadline {
                 return None;

@@ -118,12 +118,14 @@ fn taken(name: &str) -> ! {
 }
 
 /// The fork's folder, and the few files that a database needs before its first relation. Nothing is
-/// synced: the mark tells that, and the worker does it.
+/// synced: the mark tells that.
 fn make_files(source: &catalog::Source, oid: u32, layer: &Slot) -> io::Result<()> {
     let spc = source.tablespace;
     files::ensure_dir(oid, files::DEFAULT_TABLESPACE)?;
     marks::put(oid)?;
-    files::ensure_dir(oid, spc)?;
+    if spc != files::DEFAULT_TABLESPACE {
+        files::ensure_dir(oid, spc)?;
+    }
     files::ensure_version_file(spc)?;
     files::link_version(oid, spc)?;
     let from = files::real_dir(layer.oid, files::DEFAULT_TABLESPACE);

@@ -132,13 +132,19 @@ fn moving(db: u32) -> Vec<Peer> {
 /// then on the source may write to it what older forks need, so it stays, whatever becomes of the cut.
 struct LayerDir {
     oid: u32,
+    /// Something may be in it.
+    used: bool,
     stays: bool,
 }
 
 impl LayerDir {
     fn new() -> Self {
         let oid = catalog::new_oid();
-        let dir = LayerDir { oid, stays: false };
+        let dir = LayerDir {
+            oid,
+            used: false,
+            stays: false,
+        };
         let made = files::ensure_dir(oid, files::DEFAULT_TABLESPACE).and_then(|()| marks::put(oid));
         if let Err(error) = made {
             catalog::io_error("could not create a directory for the cut", &error);
@@ -158,7 +164,6 @@ impl Drop for LayerDir {
 }
 
 fn cut(source: &catalog::Source, fork: u32) -> Slot {
-    let deadline = Instant::now() + Duration::from_millis(guc::CUT_TIMEOUT.get() as u64);
     let max_pause = Duration::from_millis(guc::MAX_PAUSE.get() as u64);
     let previous = match marks::before_cut(source.oid) {
         Ok(previous) => previous,
@@ -166,16 +171,10 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
     };
     // Short windows at first: while one backend does not answer, the others wait.
     let mut window = Duration::from_millis(5);
-    let mut first = true;
+    let mut dir = LayerDir::new();
+    write_out(source.oid);
+    let deadline = Instant::now() + Duration::from_millis(guc::CUT_TIMEOUT.get() as u64);
     loop {
-        if !first {
-            stats::count(|stats| &stats.cut_retries);
-        }
-        first = false;
-        // What a failed try captured is of no use: each has a layer of its own.
-        let mut dir = LayerDir::new();
-        // SAFETY: writes the source's dirty buffers out, without stopping anyone.
-        unsafe { pg_sys::FlushDatabaseBuffers(source.oid.into()) };
         // What is left of the time goes to the last try.
         let left = deadline.saturating_duration_since(Instant::now());
         let this = if left < window * 3 { left } else { window };
@@ -199,9 +198,32 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
                 }
             }
         }
+        stats::count(|stats| &stats.cut_retries);
         window *= 2;
         pgrx::check_for_interrupts!();
         std::thread::sleep(Duration::from_millis(1));
+        // What a failed try captured is of no use to the next.
+        if dir.used {
+            dir = LayerDir::new();
+        }
+        write_out(source.oid);
+    }
+}
+
+/// Writes the source's dirty pages out, without stopping anyone: again while that leaves much fewer,
+/// as those that are dirty still are captured in the pause.
+fn write_out(db: u32) {
+    const FEW: usize = 32;
+    let mut before = usize::MAX;
+    loop {
+        // SAFETY: reads and writes buffers, under their locks.
+        unsafe { pg_sys::FlushDatabaseBuffers(db.into()) };
+        let left = capture::count_dirty(db);
+        if left <= FEW || left > before / 2 {
+            return;
+        }
+        before = left;
+        pgrx::check_for_interrupts!();
     }
 }
 
@@ -282,6 +304,7 @@ fn attempt(
     if Duration::from_micros(20) * dirty.len() as u32 > max_pause {
         return Err(Failed::TooLong { pages: dirty.len() });
     }
+    dir.used = true;
     let space = registry::new_space();
     capture::capture(source.oid, oid, space, &dirty).map_err(|error| match error {
         pg_fork_core::engine::EngineError::Host(error) => Failed::Io(error),

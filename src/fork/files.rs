@@ -5,6 +5,7 @@
 use pg_fork_core::format::meta::Meta;
 use pg_fork_core::types::{RelFork, HANDED};
 use pgrx::pg_sys;
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{symlink, DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -156,14 +157,31 @@ pub fn link_version(oid: u32, spc: u32) -> io::Result<()> {
     } else {
         "../.."
     };
-    let made = symlink(
-        format!("{up}/{VERSION_FILE}"),
-        real_dir(oid, spc).join("PG_VERSION"),
-    );
-    match made {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+    let real = real_dir(oid, spc);
+    let first = real.with_file_name("PG_VERSION");
+    link_or(&first, &real.join("PG_VERSION"), |path| {
+        symlink(format!("{up}/{VERSION_FILE}"), path)
+    })
+}
+
+/// Makes `path` a hard link to `first`, which is made first if it is not there: to find a free inode
+/// is most of what a new file costs. Where the filesystem has no (more) hard links to it, `path` is
+/// made as `first` is. There already: fine.
+pub fn link_or(
+    first: &Path,
+    path: &Path,
+    make: impl Fn(&Path) -> io::Result<()>,
+) -> io::Result<()> {
+    let there = |made: io::Result<()>| match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    };
+    let mut linked = fs::hard_link(first, path);
+    if matches!(&linked, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+        there(make(first))?;
+        linked = fs::hard_link(first, path);
     }
+    there(linked).or_else(|_| there(make(path)))
 }
 
 /// Removes the links `PG_VERSION` of all forks: pg_checksums takes a link for a folder. Needs no shared
@@ -207,9 +225,10 @@ pub fn sync_witness() -> io::Result<()> {
     sync_dir(&base)
 }
 
-/// Makes a fork's or layer's folder durable, with the files that it has from the beginning.
+/// Makes a fork's or layer's folder durable, with the files that it has from the beginning, but for
+/// its place among the others ([`sync_places`]).
 pub fn sync_folder(oid: u32, spc: u32) -> io::Result<()> {
-    for spc in [spc, DEFAULT_TABLESPACE] {
+    for spc in BTreeSet::from([spc, DEFAULT_TABLESPACE]) {
         let real = real_dir(oid, spc);
         for name in [META, "pg_filenode.map"] {
             match File::open(real.join(name)) {
@@ -220,7 +239,18 @@ pub fn sync_folder(oid: u32, spc: u32) -> io::Result<()> {
         if real.exists() {
             sync_dir(&real)?;
         }
-        sync_dir(real.parent().unwrap_or(&real))?;
+    }
+    Ok(())
+}
+
+/// Makes the folders and links that were made in these tablespaces, and in the default one, durable.
+pub fn sync_places(mut spaces: BTreeSet<u32>) -> io::Result<()> {
+    spaces.insert(DEFAULT_TABLESPACE);
+    for spc in spaces {
+        let real = real_dir(0, spc);
+        if let Some(root) = real.parent().filter(|root| root.exists()) {
+            sync_dir(root)?;
+        }
         sync_dir(&tablespace_dir(spc))?;
     }
     Ok(())

@@ -12,9 +12,10 @@ use crate::pg::process;
 use crate::shmem;
 use crate::shmem::registry::{self, ForkState, Slot};
 use crate::shmem::view;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Places for the WAL positions of the last pre-images; layers share them.
@@ -26,7 +27,9 @@ fn path(oid: u32) -> PathBuf {
 
 /// Marks a new folder. Not synced: the folder is not either.
 pub fn put(oid: u32) -> io::Result<()> {
-    File::create(path(oid)).map(drop)
+    files::link_or(&Path::new(files::ROOT).join("mark"), &path(oid), |path| {
+        File::create(path).map(drop)
+    })
 }
 
 /// Whether the folder bears a mark.
@@ -130,35 +133,61 @@ pub fn begin() {
     }
 }
 
+/// Syncs the folders that are new, each with what it had in it at first.
+fn sync_new(slots: &[Slot]) {
+    let mut synced: Vec<&Slot> = slots.iter().filter(|slot| slot.synced == 0).collect();
+    if synced.is_empty() {
+        return;
+    }
+    synced.retain(|slot| {
+        let done = files::sync_folder(slot.oid, slot.tablespace);
+        if let Err(error) = &done {
+            let oid = slot.oid;
+            pgrx::log!("pg_fork: could not sync the folder of {oid}: {error}");
+        }
+        done.is_ok()
+    });
+    let places: BTreeSet<u32> = synced.iter().map(|slot| slot.tablespace).collect();
+    if let Err(error) = files::sync_places(places) {
+        pgrx::log!("pg_fork: could not sync the folders of forks' folders: {error}");
+        return;
+    }
+    registry::touch(|table| {
+        for slot in synced {
+            table.update(slot.oid, |slot| slot.synced = 1);
+        }
+    });
+}
+
+/// The worker's end, before the last checkpoint: after it forks with marks are good too.
+pub fn end() {
+    let slots: Vec<Slot> = registry::read(|table| table.iter().copied().collect());
+    sync_new(&slots);
+}
+
 /// The worker: syncs the folders of new forks and layers, and takes away the marks that are not
 /// needed any more.
 pub fn tend() {
     let marked =
         |slot: &&Slot| slot.marked != 0 && (slot.is_layer() || slot.state == ForkState::Ready);
-    let slots: Vec<Slot> = registry::read(|table| table.iter().filter(marked).copied().collect());
+    let mut slots: Vec<Slot> =
+        registry::read(|table| table.iter().filter(marked).copied().collect());
     if slots.is_empty() {
         return;
-    }
-    for slot in slots.iter().filter(|slot| slot.synced == 0) {
-        match files::sync_folder(slot.oid, slot.tablespace) {
-            Ok(()) => {
-                registry::touch(|table| table.update(slot.oid, |slot| slot.synced = 1));
-            }
-            Err(error) => pgrx::log!(
-                "pg_fork: could not sync the folder of {}: {error}",
-                slot.oid
-            ),
-        }
     }
     let Ok(Control { redo, .. }) = Control::read() else {
         return;
     };
+    // Not before a checkpoint that began after the cut has ended: until then the mark stays in any
+    // case, most forks do not live that long, and each sync is in the way of somebody's commit.
+    slots.retain(|slot| redo > slot.cut_lsn);
+    sync_new(&slots);
     for slot in slots.iter().filter(|slot| slot.synced != 0) {
         let last = match touched(slot.oid) {
             Some(touched) if slot.is_layer() => touched,
             _ => &AtomicU64::new(0),
         };
-        if redo <= slot.cut_lsn.max(last.load(Ordering::SeqCst)) {
+        if redo <= last.load(Ordering::SeqCst) {
             continue;
         }
         let _held = hold(Which::Marks, true);

@@ -6,22 +6,27 @@
 
 use crate::fork::{catalog, files};
 use crate::shmem::registry::{self, Slot};
-use crate::shmem::view;
+use crate::shmem::{self, view};
 use crate::smgr::host::Server;
 use crate::stop_point;
 use pg_fork_core::engine::{self, EngineError};
 use pg_fork_core::topology::{fates, Fate, Layer, LayerLife};
 use pg_fork_core::types::{RelFork, HANDED};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 thread_local! {
     /// Layers removed lately, and when.
     static REMOVED: RefCell<Vec<(u32, Instant)>> = const { RefCell::new(Vec::new()) };
+    /// When [`remove_latecomers`] looked last.
+    static LOOKED: Cell<Option<Instant>> = const { Cell::new(None) };
 }
+/// Between two such looks.
+const LOOK: Duration = Duration::from_secs(5);
 /// Longer than any process takes between its look at the registry and its write.
 const LATE: Duration = Duration::from_secs(60);
 
@@ -61,6 +66,11 @@ fn decide(layers: &[Slot], fate: Fate) {
             };
             match merge(&view::layer(from), &view::layer(into)) {
                 Ok(()) => {
+                    // Before it is removed, because who does not find it any more must look anew where
+                    // its bits are now.
+                    if let Some(shared) = shmem::shared() {
+                        shared.merges.fetch_add(1, Ordering::SeqCst);
+                    }
                     stop_point::at("merge-done");
                     remove(from.oid);
                 }
@@ -91,8 +101,13 @@ fn remove(oid: u32) {
 }
 
 /// Who found the layer in the registry just before may have written to it while its files went, or
-/// made its folder anew.
+/// made its folder anew. Looked for now and then only: there may be thousands of such layers.
 fn remove_latecomers() {
+    let now = Instant::now();
+    if LOOKED.get().is_some_and(|last| now - last < LOOK) {
+        return;
+    }
+    LOOKED.set(Some(now));
     REMOVED.with_borrow_mut(|removed| {
         removed.retain(|(oid, since)| {
             if registry::slot(*oid).is_some() {

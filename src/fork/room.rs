@@ -8,6 +8,7 @@ use crate::shmem::registry::{self, ForkState, Slot};
 use crate::shmem::view;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 
@@ -26,7 +27,7 @@ fn missing(spc: u32) -> io::Result<Option<u64>> {
 
 /// Raises 53100 if there is too little room for a fork of a source in this tablespace.
 pub fn refuse_when_low(spc: u32) {
-    for spc in [files::DEFAULT_TABLESPACE, spc] {
+    for spc in BTreeSet::from([files::DEFAULT_TABLESPACE, spc]) {
         let Ok(Some(missing)) = missing(spc) else {
             continue;
         };

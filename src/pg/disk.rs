@@ -3,7 +3,9 @@
 use pg_fork_core::types::Page;
 use pgrx::pg_sys;
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -18,6 +20,19 @@ pub fn room(path: &Path) -> io::Result<(u64, u64)> {
         }
         let size = found.f_frsize;
         Ok((found.f_bavail * size, found.f_blocks * size))
+    }
+}
+
+/// Asks for a part of a file to be read ahead, as fd.c's `FilePrefetch` does.
+pub fn will_need(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    // SAFETY: an open descriptor; the call only gives advice.
+    let code = unsafe {
+        let advice = libc::POSIX_FADV_WILLNEED;
+        libc::posix_fadvise(file.as_raw_fd(), offset as i64, len as i64, advice)
+    };
+    match code {
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code)),
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Shared {
     /// Changes whenever a fork or a layer comes or goes.
     pub generation: AtomicU64,
     pub next_seq: AtomicU64,
+    /// Merges of layers that were done ([`pg_fork_core::summary`]).
+    pub merges: AtomicU32,
     /// The database that is being cut, or 0 (D4).
     pub cut_db: AtomicU32,
     /// Set while the worker is asked to clean up.

@@ -8,8 +8,11 @@ use super::{page_map, stats};
 use crate::fork::files::MAP_SEGMENT;
 use crate::pg::lwlock::{hold, Held, Which};
 use crate::smgr::{handles, sync};
-use pg_fork_core::cache::{chunk_bit, set_chunk_bit, Key, Payload, CHUNK_BLOCKS, PAYLOAD_WORDS};
+use pg_fork_core::cache::{
+    self, chunk_bit, set_chunk_bit, Key, Payload, CHUNK_BLOCKS, PAYLOAD_WORDS,
+};
 use pg_fork_core::format::map;
+use pg_fork_core::summary::{Bits, Summary};
 use pg_fork_core::types::{Block, MapState, RelFork, Space};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -173,6 +176,32 @@ pub fn bit(oid: u32, space: Space, rel: RelFork, block: Block) -> io::Result<boo
     stats::count(|stats| &stats.map_misses);
     let _held = lock(&key);
     Ok(chunk_bit(&load_chunk(&key, oid, rel, block)?, block))
+}
+
+/// The bits of the block's group.
+pub fn bits(oid: u32, space: Space, rel: RelFork, block: Block) -> io::Result<Bits> {
+    let key = Key::chunk_of(space, rel, block);
+    if let Some(payload) = page_map().lookup(&key) {
+        return Ok(cache::chunk_group(&payload, block));
+    }
+    let _held = lock(&key);
+    Ok(cache::chunk_group(
+        &load_chunk(&key, oid, rel, block)?,
+        block,
+    ))
+}
+
+/// The summary of the block's group for a cut, if it is cached.
+pub fn summary(space: Space, rel: RelFork, block: Block) -> Option<Summary> {
+    let payload = page_map().lookup(&Key::summary_of(space, rel, block))?;
+    Some(cache::unpack_summary(&payload))
+}
+
+/// Caches it.
+pub fn put_summary(space: Space, rel: RelFork, block: Block, summary: &Summary) {
+    let key = Key::summary_of(space, rel, block);
+    let _held = lock(&key);
+    page_map().put(&key, &cache::pack_summary(summary));
 }
 
 /// The first block from `block` on, and below `end`, whose bit is set, by the file: the cache holds

@@ -137,6 +137,7 @@ pub fn layer(slot: &Slot) -> Layer {
         seq: slot.seq,
         cut_lsn: slot.cut_lsn,
         in_flight: slot.in_flight > 0,
+        sound: slot.state == ForkState::Ready,
     }
 }
 

@@ -5,17 +5,19 @@
 
 use crate::fork::files::{db_dir, ensure_dir, segment_path, sync_dir, MAP_SEGMENT, SEGMENT_BLOCKS};
 use crate::fork::marks;
-use crate::pg::process;
-use crate::shmem::{pagemap, registry, view};
+use crate::pg::{disk, process};
+use crate::shmem::{self, pagemap, registry, view};
 use crate::smgr::{handles, settle, sync};
 use crate::stop_point;
 use pg_fork_core::engine::{FileOf, Found, Host};
+use pg_fork_core::summary::{Bits, Summary};
 use pg_fork_core::topology::{Layer, Node};
 use pg_fork_core::types::{Block, DbOid, MapState, Page, RelFork, Space, PAGE_SIZE};
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// This process, as the engine's host.
@@ -171,12 +173,37 @@ impl Host for Server {
         sync_dir(&db_dir(into.oid, rel.spc))
     }
 
+    fn merges(&self) -> u32 {
+        shmem::shared().map_or(0, |shared| shared.merges.load(Ordering::SeqCst))
+    }
+
+    fn bits(&self, oid: DbOid, space: Space, rel: RelFork, block: Block) -> io::Result<Bits> {
+        pagemap::bits(oid, space, rel, block)
+    }
+
+    fn summary(&self, space: Space, rel: RelFork, block: Block) -> Option<Summary> {
+        pagemap::summary(space, rel, block)
+    }
+
+    fn put_summary(&self, space: Space, rel: RelFork, block: Block, summary: &Summary) {
+        pagemap::put_summary(space, rel, block, summary);
+    }
+
     fn stop_point(&self, name: &'static str) {
         stop_point::at(name);
     }
 
     fn settle(&self, layer: &Layer, rel: RelFork, block: Block, page: &mut Page) -> io::Result<()> {
         settle::settle(layer, rel, block, page)
+    }
+}
+
+/// Asks the operating system to read the block ahead.
+pub fn prefetch(file: FileOf, block: Block) -> io::Result<()> {
+    let offset = u64::from(block % SEGMENT_BLOCKS) * PAGE_SIZE as u64;
+    match handles::open(file.oid, file.rel, block / SEGMENT_BLOCKS, false)? {
+        Some(from) => disk::will_need(&from, offset, PAGE_SIZE as u64),
+        None => Ok(()),
     }
 }
 

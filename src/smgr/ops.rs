@@ -21,7 +21,7 @@ use crate::shmem::registry;
 use crate::shmem::stats;
 use crate::shmem::view::{self, Role};
 use crate::smgr::handles;
-use crate::smgr::host::Server;
+use crate::smgr::host::{self, Server};
 use crate::stop_point;
 use pg_fork_core::engine::{self, EngineError, FileOf, Found, Host};
 use pg_fork_core::topology::Node;
@@ -483,6 +483,13 @@ unsafe fn black_hole_page(block: BlockNumber, buffer: *mut c_char) {
     }
 }
 
+/// Asks for the block where it lies now. Whatever fails here will be told of by the read.
+fn prefetch_inherited(node: &Node, rel: RelFork, block: BlockNumber) {
+    if let Ok(Some(file)) = engine::locate_inherited(&Server, node, rel, block) {
+        let _ = host::prefetch(file, block);
+    }
+}
+
 pub unsafe fn smgr_prefetch(reln: SMgrRelation, fork: Fork, block: BlockNumber) -> bool {
     // SAFETY: see smgr_create.
     unsafe {
@@ -493,6 +500,7 @@ pub unsafe fn smgr_prefetch(reln: SMgrRelation, fork: Fork, block: BlockNumber) 
         }
         if let Some(node) = fork_node(&role) {
             if inherited(db, node, rel, block, "prefetch") {
+                prefetch_inherited(node, rel, block);
                 return true;
             }
         }

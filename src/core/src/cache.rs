@@ -9,6 +9,7 @@
 //!
 //! The cache may forget any entry at any time: the files hold all of it.
 
+use crate::summary::{Bits, Summary, GROUP_BLOCKS, GROUP_WORDS};
 use crate::types::{Block, RelFork, Space};
 use std::sync::atomic::{fence, AtomicU32, Ordering};
 
@@ -24,11 +25,15 @@ const ENTRY_WORDS: usize = 4 + PAYLOAD_WORDS;
 /// A sequence counter, a clock hand, and the entries.
 const SET_WORDS: usize = 2 + WAYS * ENTRY_WORDS;
 const HEADER_CHUNK: u32 = (1 << 26) - 1;
+/// What tells a summary's key from a map's: no relation fork has this bit.
+const SUMMARY: u8 = 8;
 const USED: u32 = 1;
 const RECENT: u32 = 2;
 
 const _: () = assert!(ENTRY_WORDS * 4 == 40);
-const _: () = assert!(u32::MAX / CHUNK_BLOCKS < HEADER_CHUNK);
+const _: () = assert!(u32::MAX / GROUP_BLOCKS < HEADER_CHUNK);
+// A group lies within one chunk.
+const _: () = assert!(PAYLOAD_WORDS.is_multiple_of(GROUP_WORDS));
 
 /// What an entry holds.
 pub type Payload = [u32; PAYLOAD_WORDS];
@@ -52,6 +57,15 @@ impl Key {
     /// The key of the chunk that holds the bit of `block`.
     pub fn chunk_of(space: Space, rel: RelFork, block: Block) -> Self {
         Self::new(space, rel, block / CHUNK_BLOCKS)
+    }
+
+    /// The key of the summary of the block's group, for the cut whose layer has this space.
+    pub fn summary_of(space: Space, rel: RelFork, block: Block) -> Self {
+        let rel = RelFork {
+            fork: rel.fork | SUMMARY,
+            ..rel
+        };
+        Self::new(space, rel, block / GROUP_BLOCKS)
     }
 
     fn new(space: Space, rel: RelFork, chunk: u32) -> Self {
@@ -169,6 +183,29 @@ impl<'a> PageMapCache<'a> {
 
     fn set(&self, n: usize) -> &'a [AtomicU32] {
         &self.words[n * SET_WORDS..(n + 1) * SET_WORDS]
+    }
+}
+
+/// The bits of the block's group in `payload`, a chunk.
+pub fn chunk_group(payload: &Payload, block: Block) -> Bits {
+    let first = (block % CHUNK_BLOCKS / GROUP_BLOCKS) as usize * GROUP_WORDS;
+    std::array::from_fn(|n| payload[first + n])
+}
+
+/// A summary as it is kept.
+pub fn pack_summary(summary: &Summary) -> Payload {
+    let [a, b, c] = summary.bits;
+    let upto = summary.upto;
+    [(upto >> 32) as u32, upto as u32, summary.merges, a, b, c]
+}
+
+/// The summary that was kept.
+pub fn unpack_summary(payload: &Payload) -> Summary {
+    let [high, low, merges, a, b, c] = *payload;
+    Summary {
+        upto: u64::from(high) << 32 | u64::from(low),
+        merges,
+        bits: [a, b, c],
     }
 }
 
@@ -298,6 +335,24 @@ mod tests {
         assert_eq!(cache.lookup(&last), Some([1; PAYLOAD_WORDS]));
         assert_eq!(cache.lookup(&Key::header(2, rel(9))), None);
         assert_eq!(cache.lookup(&Key::header(1, rel(8).handed())), None);
+        assert_eq!(
+            cache.lookup(&Key::summary_of(1, rel(9), u32::MAX - 1)),
+            None
+        );
+    }
+
+    #[test]
+    fn summaries_keep_what_was_put() {
+        let summary = Summary {
+            upto: 0x0123_4567_89AB_CDEF,
+            merges: 77,
+            bits: [1, 2, 3],
+        };
+        assert_eq!(unpack_summary(&pack_summary(&summary)), summary);
+        let mut chunk = [0; PAYLOAD_WORDS];
+        set_chunk_bit(&mut chunk, 500 * CHUNK_BLOCKS + 97);
+        assert_eq!(chunk_group(&chunk, 500 * CHUNK_BLOCKS + 95), [0; 3]);
+        assert_eq!(chunk_group(&chunk, 500 * CHUNK_BLOCKS + 191), [2, 0, 0]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! The engine is told of the world by a [`Host`]: the storage manager's seam in
 //! the server, and a plain model in the tests.
 
+use crate::summary::{self, Bits, Summary};
 use crate::topology::{Layer, Node};
 use crate::types::{Block, DbOid, MapState, Page, RelFork, Space, PAGE_SIZE};
 use std::rc::Rc;
@@ -132,6 +133,20 @@ pub trait Host {
         rel: RelFork,
         only_handed: bool,
     ) -> Result<(), Self::Error>;
+
+    /// Goes up between a merge's last bit and the end of the merged layer.
+    fn merges(&self) -> u32;
+    /// The bits of the block's group ([`summary::GROUP_BLOCKS`]) of a map that says something.
+    fn bits(
+        &self,
+        oid: DbOid,
+        space: Space,
+        rel: RelFork,
+        block: Block,
+    ) -> Result<Bits, Self::Error>;
+    /// What was put for the block's group last, if it is not forgotten.
+    fn summary(&self, space: Space, rel: RelFork, block: Block) -> Option<Summary>;
+    fn put_summary(&self, space: Space, rel: RelFork, block: Block, summary: &Summary);
 
     /// A place between two steps whose order matters: tests crash here.
     fn stop_point(&self, _name: &'static str) {}
@@ -366,7 +381,8 @@ fn locate_in<H: Host>(
     rel: RelFork,
     block: Block,
 ) -> Res<Option<FileOf>, H> {
-    for layer in layers {
+    let skip = summary::skip(host, layers, rel, block)?;
+    for layer in &layers[skip..] {
         let (oid, space) = (layer.oid, layer.space);
         let state = host.map_state(oid, space, rel)?;
         if !matches!(

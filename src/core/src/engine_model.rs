@@ -2,6 +2,7 @@
 //! merges cut short, with pages that are dirty in memory at the cut.
 
 use crate::engine::*;
+use crate::summary::{Bits, Summary, GROUP_BLOCKS, GROUP_WORDS};
 use crate::topology::{fates, Fate, Layer, LayerLife, Node, Origin};
 use crate::types::{Block, DbOid, MapState, Page, RelFork, Space, PAGE_SIZE};
 use std::cell::{Cell, RefCell};
@@ -23,6 +24,9 @@ struct World {
     disk: RefCell<Disk>,
     nodes: HashMap<DbOid, Node>,
     generation: u64,
+    merges: u32,
+    summaries: RefCell<HashMap<(Space, RelFork, u32), Summary>>,
+    asked: Cell<u32>,
     /// Operations that succeed until one fails; `None`: all do.
     patience: Cell<Option<u32>>,
 }
@@ -218,6 +222,38 @@ impl Host for World {
         Ok(())
     }
 
+    fn merges(&self) -> u32 {
+        self.merges
+    }
+
+    fn bits(&self, oid: DbOid, _: Space, rel: RelFork, block: Block) -> Result<Bits, CutShort> {
+        self.step()?;
+        let disk = self.disk.borrow();
+        let set = &disk.maps[&(oid, rel)].1;
+        let first = block / GROUP_BLOCKS * GROUP_BLOCKS;
+        let mut bits = [0; GROUP_WORDS];
+        for block in set.range(first..first + GROUP_BLOCKS) {
+            let bit = block - first;
+            bits[(bit / 32) as usize] |= 1 << (bit % 32);
+        }
+        Ok(bits)
+    }
+
+    fn summary(&self, space: Space, rel: RelFork, block: Block) -> Option<Summary> {
+        let key = (space, rel, block / GROUP_BLOCKS);
+        // Some are forgotten.
+        self.asked.set(self.asked.get() + 1);
+        if self.asked.get().is_multiple_of(7) {
+            self.summaries.borrow_mut().remove(&key);
+        }
+        self.summaries.borrow().get(&key).copied()
+    }
+
+    fn put_summary(&self, space: Space, rel: RelFork, block: Block, summary: &Summary) {
+        let key = (space, rel, block / GROUP_BLOCKS);
+        self.summaries.borrow_mut().insert(key, *summary);
+    }
+
     fn settle(&self, _: &Layer, _: RelFork, _: Block, _: &mut Page) -> Result<(), CutShort> {
         Ok(())
     }
@@ -269,9 +305,21 @@ impl Server {
 
     fn write_out(&mut self, db: DbOid, rel: RelFork, block: Block, content: Content) {
         let node = self.node(db);
-        before_overwrite(&self.world, db, &node, rel, block).unwrap();
+        self.write_out_as(&node, db, rel, block, content);
+    }
+
+    /// By who saw `node` when it began.
+    fn write_out_as(
+        &mut self,
+        node: &Node,
+        db: DbOid,
+        rel: RelFork,
+        block: Block,
+        content: Content,
+    ) {
+        before_overwrite(&self.world, db, node, rel, block).unwrap();
         if self.is_fork(db) {
-            let inherited = before_own_write(&self.world, db, &node, rel).unwrap();
+            let inherited = before_own_write(&self.world, db, node, rel).unwrap();
             put(&mut self.world.disk.borrow_mut(), db, rel, block, content);
             if block < inherited {
                 self.world.set_bit(db, 0, rel, block).unwrap();
@@ -333,11 +381,43 @@ impl Server {
         self.model.get_mut(&db).unwrap().remove(&rel);
     }
 
+    /// A cut that fails late: its layer stays, and someone who was not stopped, and looked before
+    /// there was that layer, writes a block after it.
+    fn fail_cut(&mut self, db: DbOid, rel: RelFork, block: Block, value: u64, rels: &[RelFork]) {
+        let before = self.node(db);
+        self.add_layer(db, false);
+        self.check(rels);
+        self.dirty.remove(&(db, rel, block));
+        self.lsn += 1;
+        let content = (self.lsn, value);
+        let copy = self.model.get_mut(&db).unwrap().get_mut(&rel).unwrap();
+        copy[block as usize] = value;
+        self.write_out_as(&before, db, rel, block, content);
+    }
+
     /// A fork, with what is dirty captured (fork/capture.rs).
     fn cut(&mut self, db: DbOid) {
+        let layer = self.add_layer(db, true);
+        let fork = self.next;
+        self.next += 1;
+        self.world.nodes.insert(
+            fork,
+            Node {
+                origin: Some(Origin {
+                    parent: db,
+                    seq: u64::from(layer),
+                }),
+                ..Node::default()
+            },
+        );
+        self.cut_of.insert(fork, layer);
+        self.model.insert(fork, self.model[&db].clone());
+    }
+
+    fn add_layer(&mut self, db: DbOid, sound: bool) -> DbOid {
         let node = self.node(db);
-        let (layer, fork) = (self.next, self.next + 1);
-        self.next += 2;
+        let layer = self.next;
+        self.next += 1;
         let dirty: Vec<_> = self.dirty.iter().filter(|(key, _)| key.0 == db).collect();
         for ((_, rel, block), content) in dirty {
             let len = current_len(&self.world, db, &node, *rel).unwrap().unwrap();
@@ -354,7 +434,6 @@ impl Server {
             );
             self.world.set_bit(layer, 0, *rel, *block).unwrap();
         }
-        let seq = u64::from(layer);
         self.world
             .nodes
             .entry(db)
@@ -362,24 +441,17 @@ impl Server {
             .layers
             .push(Rc::new(Layer {
                 oid: layer,
-                space: 0,
-                seq,
+                space: layer,
+                seq: u64::from(layer),
                 cut_lsn: self.lsn,
                 in_flight: false,
+                sound,
             }));
-        self.world.nodes.insert(
-            fork,
-            Node {
-                origin: Some(Origin { parent: db, seq }),
-                ..Node::default()
-            },
-        );
         self.world.generation += 1;
-        self.cut_of.insert(fork, layer);
-        self.model.insert(fork, self.model[&db].clone());
+        layer
     }
 
-    fn drop_fork(&mut self, fork: DbOid) {
+    fn drop_fork(&mut self, fork: DbOid, rels: &[RelFork]) {
         let parent = self.node(fork).origin.unwrap().parent;
         self.dirty.retain(|key, _| key.0 != fork);
         self.world.nodes.remove(&fork);
@@ -388,7 +460,7 @@ impl Server {
         self.model.remove(&fork);
         self.world.generation += 1;
         // Whatever is dead of the fork's own layers goes with it.
-        self.clean_up(parent, None);
+        self.clean_up(parent, None, rels);
     }
 
     fn forget(&mut self, oid: DbOid) {
@@ -398,7 +470,7 @@ impl Server {
     }
 
     /// Removes and merges dead layers, unless cut short.
-    fn clean_up(&mut self, db: DbOid, patience: Option<u32>) {
+    fn clean_up(&mut self, db: DbOid, patience: Option<u32>, rels: &[RelFork]) {
         let layers = self.node(db).layers;
         let live = |oid: DbOid| self.cut_of.values().any(|layer| *layer == oid);
         let lives: Vec<_> = layers
@@ -424,7 +496,17 @@ impl Server {
                         .try_for_each(|rel| merge(&self.world, find(from), find(into), rel));
                     self.world.patience.set(None);
                     match merged {
-                        Ok(()) => from,
+                        Ok(()) => {
+                            // Some look while both layers are there yet.
+                            if from % 3 == 0 {
+                                self.check(rels);
+                            }
+                            self.world.merges += 1;
+                            if from % 5 == 0 {
+                                self.check(rels);
+                            }
+                            from
+                        }
                         Err(EngineError::Host(CutShort)) => return,
                         Err(error) => panic!("{error:?}"),
                     }
@@ -487,7 +569,9 @@ impl Server {
     }
 }
 
-fn run(seed: u64, steps: u32) {
+/// With up to `most` databases, in two of three steps of the first, and a look at all of them each
+/// `look` steps.
+fn run(seed: u64, steps: u32, most: usize, look: u32) {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut random = move |below: usize| {
         state = state
@@ -503,7 +587,10 @@ fn run(seed: u64, steps: u32) {
     let mut rels: Vec<RelFork> = Vec::new();
     for step in 0..steps {
         let dbs: Vec<DbOid> = server.model.keys().copied().collect();
-        let db = dbs[random(dbs.len())];
+        let db = match random(3) {
+            0 => dbs[random(dbs.len())],
+            _ => 1,
+        };
         let present: Vec<RelFork> = server.model[&db].keys().copied().collect();
         let rel = (!present.is_empty()).then(|| present[random(present.len().max(1))]);
         let len = rel.map_or(0, |rel| server.model[&db][&rel].len());
@@ -531,21 +618,28 @@ fn run(seed: u64, steps: u32) {
             }
             (14, Some(rel)) => server.truncate(db, rel, random(len + 1) as u32),
             (15, Some(rel)) if random(3) == 0 => server.unlink(db, rel),
-            (16, _) if dbs.len() < 9 => server.cut(db),
-            (17 | 18, _) if server.is_fork(db) => {
+            (16, Some(rel)) if len > 0 && random(5) == 0 => {
+                server.fail_cut(db, rel, random(len) as u32, u64::from(step), &rels)
+            }
+            (16, _) if dbs.len() < most => server.cut(db),
+            (17 | 18, _) => {
+                let db = dbs[random(dbs.len())];
+                if !server.is_fork(db) {
+                    continue;
+                }
                 let parents = server
                     .world
                     .nodes
                     .values()
                     .filter_map(|n| n.origin.as_ref());
                 if parents.into_iter().all(|origin| origin.parent != db) {
-                    server.drop_fork(db);
+                    server.drop_fork(db, &rels);
                 }
             }
-            (19, _) => server.clean_up(db, Some(random(30) as u32)),
+            (19, _) => server.clean_up(db, Some(random(30) as u32), &rels),
             _ => {}
         }
-        if step % 7 == 0 {
+        if step % look == 0 {
             server.check(&rels);
         }
     }
@@ -555,7 +649,8 @@ fn run(seed: u64, steps: u32) {
 #[test]
 fn behaves_like_whole_copies() {
     for seed in 0..150 {
-        let outcome = std::panic::catch_unwind(|| run(seed, 600));
+        let (most, look) = [(9, 7), (14, 2), (20, 23)][seed as usize % 3];
+        let outcome = std::panic::catch_unwind(|| run(seed, 600, most, look));
         assert!(outcome.is_ok(), "seed {seed}");
     }
 }

@@ -11,6 +11,7 @@ pub mod format;
 pub mod names;
 pub mod pages;
 pub mod settle;
+pub mod summary;
 pub mod table;
 pub mod topology;
 pub mod types;

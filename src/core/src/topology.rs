@@ -15,6 +15,8 @@ pub struct Layer {
     pub cut_lsn: u64,
     /// Whether transactions were in flight at the cut, so that pages need settling (D6).
     pub in_flight: bool,
+    /// Whether everyone was stopped at the cut, so that nobody writes to the layers before it any more.
+    pub sound: bool,
 }
 
 /// Where a fork was cut from.
