@@ -96,7 +96,7 @@ impl Cluster {
     }
 
     /// Adds to the settings; they count from the next start.
-    fn set(&self, settings: &str) {
+    pub fn set(&self, settings: &str) {
         let conf = format!("{}/postgresql.conf", self.data());
         let before = fs::read_to_string(&conf).expect("the settings");
         fs::write(&conf, format!("{before}\n{settings}\n")).expect("written");

@@ -1,0 +1,96 @@
+//! fork_create while clients write to the source, and what the writers feel of it.
+
+use crate::bench::{self, Bench};
+use crate::line::{Line, Outcome};
+use crate::pgbench::{self, Done, Script};
+use crate::stats::Samples;
+use std::collections::VecDeque;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// Forks that live at a time while one is made each second.
+const LIVE: usize = 10;
+
+pub fn run(bench: &Bench) -> Outcome {
+    let cluster = bench.main();
+    let options = &bench.options;
+    let mut client = cluster.client("postgres");
+    let (mut idle, mut loaded, mut p99, mut longest) = (vec![], vec![], vec![], vec![]);
+    for _ in 0..options.rounds {
+        for _ in 0..(options.samples / options.rounds).max(1) {
+            let (ms, fork) = bench::create(&mut client, "prod");
+            idle.push(ms);
+            bench::drop_fork(&mut client, &fork);
+        }
+        cluster.sql("postgres", "CHECKPOINT");
+        let seconds = options.seconds.max(2);
+        let without = pgbench::start(cluster, "prod", Script::Tpcb, seconds, true).finish();
+        cluster.sql("postgres", "CHECKPOINT");
+        let with = each_second(bench, &mut client, seconds, &mut loaded);
+        bench::drop_all(&mut client);
+        let (without, with) = (without.samples(), with.samples());
+        p99.push((with.p99(), without.p99()));
+        longest.push((with.max(), without.max()));
+    }
+    let (idle, loaded) = (Samples::new(idle), Samples::new(loaded));
+    let over: Vec<_> = longest
+        .iter()
+        .map(|(with, without)| with - without)
+        .collect();
+    let over = Samples::new(over).median();
+    let waits = Samples::new(longest.iter().map(|pair| pair.0).collect());
+    let base = Samples::new(longest.iter().map(|pair| pair.1).collect());
+    let pause = bench::number(
+        cluster,
+        "postgres",
+        "SELECT value FROM pg_fork_stats WHERE name = 'pause_max'",
+    );
+    vec![
+        Line::ratio("fork_create, one a second", loaded, &idle, "× idle").at_most(20.0),
+        Line::ratios("writers' p99, with one fork a second", &p99, "ms").at_most(2.0),
+        Line::of(
+            "writers' longest wait",
+            waits,
+            over,
+            "ms",
+            "ms over that without",
+        )
+        .beside(base.median())
+        .at_most(10.0),
+        Line::of(
+            "longest pause of a cut",
+            Samples::new(vec![pause]),
+            pause,
+            "ms",
+            "ms",
+        ),
+    ]
+    .into()
+}
+
+/// A run with a new fork each second.
+pub fn each_second(
+    bench: &Bench,
+    client: &mut postgres::Client,
+    seconds: u32,
+    creates: &mut Vec<f64>,
+) -> Done {
+    let mut running = pgbench::start(bench.main(), "prod", Script::Tpcb, seconds, true);
+    let mut live = VecDeque::new();
+    let began = Instant::now();
+    for number in 1.. {
+        // From the middle of the first second on; what is left of it is for pgbench to connect.
+        let due = Duration::from_millis(number * 1000 - 500);
+        sleep(due.saturating_sub(began.elapsed()));
+        if running.is_over() {
+            break;
+        }
+        let (ms, fork) = bench::create(client, "prod");
+        creates.push(ms);
+        live.push_back(fork);
+        if live.len() > LIVE {
+            bench::drop_fork(client, &live.pop_front().expect("the oldest"));
+        }
+    }
+    running.finish()
+}
