@@ -4,6 +4,7 @@
 //! PostgreSQL (storage manager, shared memory) → thin wrappers; and all of them → the pure core.
 
 mod attach;
+mod diff;
 mod fork;
 mod guc;
 mod hooks;

@@ -48,6 +48,18 @@ fn page_of(db: u32, desc: *mut pg_sys::BufferDesc, state: u32) -> Option<pg_sys:
     (valid && tag.rnode.dbNode.to_u32() == db).then_some(tag)
 }
 
+/// The blocks of main forks that are dirty, as (tablespace, relation, block); nobody is stopped.
+pub fn dirty_blocks(db: u32) -> Vec<(u32, u32, u32)> {
+    let found = (0..buffers()).filter_map(|n| {
+        let (desc, state) = header(n);
+        let tag = page_of(db, desc, state).filter(|_| state & BM_DIRTY != 0)?;
+        let main = tag.forkNum == pg_sys::ForkNumber::MAIN_FORKNUM;
+        let (spc, rel) = (tag.rnode.spcNode.to_u32(), tag.rnode.relNode.to_u32());
+        main.then_some((spc, rel, tag.blockNum))
+    });
+    found.collect()
+}
+
 /// How many of the database's pages are dirty, more or less: nobody is stopped.
 pub fn count_dirty(db: u32) -> usize {
     let dirty = |n: &i32| {

@@ -21,15 +21,19 @@ const PG_ATTRIBUTE: (u32, u32) = (1249, 2659);
 const FIRST_NORMAL: u32 = 16384;
 
 /// A table of the fork.
-struct Table {
-    oid: u32,
-    schema: u32,
-    schema_name: String,
-    name: String,
+pub struct Table {
+    pub oid: u32,
+    pub schema: u32,
+    pub schema_name: String,
+    pub name: String,
     owner: Oid,
-    natts: i16,
-    filtered: bool,
-    whole: bool,
+    pub natts: i16,
+    /// Row security hides rows from the role.
+    pub filtered: bool,
+    /// The role may read all columns.
+    pub whole: bool,
+    /// Tablespace and number of the file.
+    pub file: (u32, u32),
 }
 
 /// A column of it, and what rows have that were written before it was added.
@@ -158,7 +162,7 @@ fn default_schema(name: &str, at: At) -> String {
 }
 
 /// The tables of users with rows of their own: partitions, but not what they are partitions of.
-fn user_tables(there: &Catalogs, role: Oid) -> Vec<Table> {
+pub fn user_tables(there: &Catalogs, role: Oid) -> Vec<Table> {
     let mut schemas = HashMap::new();
     there.all(PG_NAMESPACE, |row| {
         // SAFETY: pg_namespace.
@@ -189,6 +193,7 @@ fn user_tables(there: &Catalogs, role: Oid) -> Vec<Table> {
             natts: class.relnatts,
             filtered: rights::is_filtered(class, role),
             whole: rights::reads_table(row, role),
+            file: (class.reltablespace.to_u32(), class.relfilenode.to_u32()),
         });
     });
     tables.retain(|table| {
@@ -233,7 +238,7 @@ fn choose<'a>(all: &'a [Table], names: &[String]) -> Vec<&'a Table> {
 }
 
 /// The parts of a name that may be qualified and quoted.
-fn parse(name: &str) -> Vec<String> {
+pub fn parse(name: &str) -> Vec<String> {
     let text = CString::new(name).unwrap_or_default();
     // SAFETY: raises an error if that is no name; a list of palloc'd strings.
     unsafe {

@@ -153,6 +153,11 @@ impl Catalogs {
         }
     }
 
+    /// A file of a relation, as pg_class tells it.
+    pub fn file(&self, (spc, rel): (u32, u32)) -> Pages {
+        self.pages(spc, rel, true)
+    }
+
     fn pages_of(&self, class: &pg_sys::FormData_pg_class) -> Pages {
         let permanent = class.relpersistence as u8 == b'p';
         let rel = match class.relfilenode.to_u32() {

@@ -2,5 +2,6 @@
 
 mod api;
 mod attach;
+mod diff;
 mod mount;
 mod views;
