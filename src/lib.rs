@@ -4,11 +4,13 @@
 //! PostgreSQL (storage manager, shared memory) → thin wrappers; and all of them → the pure core.
 
 mod attach;
+mod diff;
 mod fork;
 mod guc;
 mod hooks;
 mod isolation;
 mod pg;
+mod remote;
 mod shmem;
 mod smgr;
 mod sql;

@@ -2,4 +2,5 @@
 
 mod api;
 mod attach;
+mod diff;
 mod views;
