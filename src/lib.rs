@@ -12,6 +12,7 @@ mod isolation;
 mod mount;
 mod pg;
 mod reader;
+mod remote;
 mod shmem;
 mod smgr;
 mod sql;

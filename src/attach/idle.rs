@@ -40,8 +40,8 @@ pub fn holds_advisory_locks() -> bool {
 }
 
 /// What keeps the process from moving, if anything does. Between transactions nothing should, but
-/// the lock on the database that it moves to.
-pub fn obstacle(target: u32) -> Option<&'static str> {
+/// the lock on the database `locked`, which it moves to.
+pub fn obstacle(locked: u32) -> Option<&'static str> {
     // SAFETY: plain state of this process.
     unsafe {
         let proc = &*pg_sys::MyProc;
@@ -64,7 +64,7 @@ pub fn obstacle(target: u32) -> Option<&'static str> {
     let ours = |tag: &pg_sys::LOCKTAG| {
         u32::from(tag.locktag_type) == pg_sys::LockTagType::LOCKTAG_OBJECT
             && tag.locktag_field1 == 0
-            && tag.locktag_field3 == target
+            && tag.locktag_field3 == locked
     };
     (!locks().iter().all(ours)).then_some("a lock is held")
 }

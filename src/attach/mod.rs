@@ -5,7 +5,7 @@
 //! then it holds no lock, no snapshot and no reference to a cached relation, so nothing of the one
 //! database can be left in the other. An error until then leaves it where it was.
 //!
-//! Everything here runs in a client's backend.
+//! Everything here runs in a client's backend, but [`visit`].
 
 mod caches;
 mod comm;
@@ -22,6 +22,7 @@ mod status;
 mod switch;
 mod target;
 mod temp;
+pub mod visit;
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;

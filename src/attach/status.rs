@@ -39,9 +39,6 @@ unsafe fn text(value: *const c_char) -> String {
 pub fn tell(oid: pg_sys::Oid, name: *mut c_char) {
     // SAFETY: the port and the status entry are this process's own.
     unsafe {
-        let port = pg_sys::MyProcPort.cast::<Port>();
-        let last = std::mem::replace(&mut (*port).database_name, name);
-        pg_sys::pfree(last.cast());
         let entry = pg_sys::MyBEEntry;
         if !entry.is_null() {
             // The writer's side of backend_status.h's protocol: a reader that sees an odd count, or
@@ -53,6 +50,13 @@ pub fn tell(oid: pg_sys::Oid, name: *mut c_char) {
             fence(Ordering::SeqCst);
             count.write_volatile(count.read_volatile().wrapping_add(1));
         }
+        let port = pg_sys::MyProcPort.cast::<Port>();
+        if port.is_null() {
+            // A background worker's title names no database.
+            return pg_sys::pfree(name.cast());
+        }
+        let last = std::mem::replace(&mut (*port).database_name, name);
+        pg_sys::pfree(last.cast());
         // As `BackendInitialize` (postmaster.c) has it.
         let (user, host, at) = (
             text((*port).user_name),

@@ -56,6 +56,14 @@ pub fn on_commit_drop(oid: u32) {
     push(oid, Action::Drop);
 }
 
+/// Whether this transaction has made the fork.
+pub fn created_here(oid: u32) -> bool {
+    PENDING.with(|pending| {
+        let made = |one: &Pending| one.oid == oid && one.action == Action::Create;
+        pending.borrow().iter().any(made)
+    })
+}
+
 /// Whether this transaction has dropped the fork already.
 pub fn dropped_here(oid: u32) -> bool {
     PENDING.with(|pending| {

@@ -7,5 +7,6 @@ pub mod disk;
 pub mod lwlock;
 pub mod md;
 pub mod process;
+pub mod queue;
 pub mod raw;
 pub mod tuple;

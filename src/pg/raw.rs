@@ -1,5 +1,7 @@
 //! PostgreSQL's own functions behind hooks, without pgrx's guard.
 //!
+//! Also what runs in a worker that ends with its first error.
+//!
 //! The guard catches an error, and raises it anew from what it knows of it: the error's position and
 //! context are lost. So a hook that passes a call on does it by a raw call, from a function whose frame
 //! has nothing to drop: an error jumps over it, as over a C function's.
@@ -19,4 +21,16 @@ extern "C-unwind" {
         completion: *mut pg_sys::QueryCompletion,
     );
     pub fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: i32);
+    pub fn ThrowErrorData(error: *mut pg_sys::ErrorData);
+    pub fn SPI_cursor_open_with_args(
+        name: *const c_char,
+        query: *const c_char,
+        count: i32,
+        types: *mut pg_sys::Oid,
+        values: *mut pg_sys::Datum,
+        nulls: *const c_char,
+        read_only: bool,
+        options: i32,
+    ) -> pg_sys::Portal;
+    pub fn SPI_cursor_fetch(portal: pg_sys::Portal, forward: bool, count: std::ffi::c_long);
 }

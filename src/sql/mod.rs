@@ -4,4 +4,5 @@ mod api;
 mod attach;
 mod diff;
 mod mount;
+mod rows;
 mod views;

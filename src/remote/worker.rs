@@ -1,0 +1,250 @@
+//! The worker: its life in a fork, and in the fork's base.
+#![allow(unsafe_code)] // a bgworker's entry point, transactions, snapshots
+
+use crate::attach::visit;
+use crate::pg::queue::{self, Header};
+use crate::remote::wire::{self, Request, Seen, Side};
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+use std::ffi::{c_char, CStr, CString};
+
+/// Why a job ends early. Errors of PostgreSQL's are not among them: they end the worker, on their way to
+/// the caller.
+#[derive(Debug)]
+pub enum Failed {
+    /// Nobody listens any more.
+    Detached,
+    /// A request that cannot be read.
+    Protocol,
+}
+
+/// Where a job's rows go.
+#[derive(Default)]
+pub struct Out {
+    bytes: Vec<u8>,
+}
+
+impl Out {
+    /// A row of texts in the database's encoding.
+    pub fn row(&mut self, columns: &[Option<&CStr>]) -> Result<(), Failed> {
+        let texts: Vec<Option<String>> = columns.iter().map(|text| text.map(utf8)).collect();
+        let texts: Vec<Option<&str>> = texts.iter().map(Option::as_deref).collect();
+        self.bytes.clear();
+        wire::encode_row(&mut self.bytes, &texts);
+        match queue::put_message(wire::ROW, &self.bytes) {
+            true => Ok(()),
+            false => Err(Failed::Detached),
+        }
+    }
+}
+
+/// The text, converted. Raises 22P05 or 22021 for what has no such form.
+fn utf8(text: &CStr) -> String {
+    // SAFETY: a C string; the result is the same one, or a palloc'd one, freed here.
+    unsafe {
+        let encoding = pg_sys::pg_enc::PG_UTF8 as i32;
+        let found = pg_sys::pg_server_to_any(text.as_ptr(), text.to_bytes().len() as i32, encoding);
+        let result = CStr::from_ptr(found).to_string_lossy().into_owned();
+        if found.cast_const() != text.as_ptr() {
+            pg_sys::pfree(found.cast());
+        }
+        result
+    }
+}
+
+/// SIGTERM, as a client's session takes it.
+unsafe extern "C-unwind" fn terminate(signal: i32) {
+    // SAFETY: sets flags (postgres.c).
+    unsafe { pg_sys::die(signal) }
+}
+
+/// The worker's life.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn pg_fork_remote_main(handle: pg_sys::Datum) {
+    // SAFETY: a bgworker's first steps, as parallel.c has them: `ParallelWorkerMain`.
+    let (mut session, requests) = unsafe {
+        pg_sys::pqsignal(pg_sys::SIGTERM as i32, Some(terminate));
+        pg_sys::BackgroundWorkerUnblockSignals();
+        pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
+        // No resource owner: the memory is ours until the process ends.
+        let segment = pg_sys::dsm_attach(handle.value() as u32);
+        if segment.is_null() {
+            return; // The caller is gone.
+        }
+        let (header, requests, replies) = queue::places(segment);
+        pg_sys::shm_mq_set_receiver(requests, pg_sys::MyProc);
+        pg_sys::shm_mq_set_sender(replies, pg_sys::MyProc);
+        let none = std::ptr::null_mut();
+        let requests = pg_sys::shm_mq_attach(requests, segment, none);
+        // From here on errors go to the caller.
+        queue::pq_redirect_to_shm_mq(segment, pg_sys::shm_mq_attach(replies, segment, none));
+        let header = header.read();
+        pg_sys::BackgroundWorkerInitializeConnectionByOid(
+            header.database.into(),
+            header.login.into(),
+            0,
+        );
+        (Session::new(header), requests)
+    };
+    while let Some(request) = receive(requests) {
+        if session.serve(&request).is_err() {
+            return;
+        }
+    }
+    session.end();
+}
+
+/// The next request; `None` once nobody asks any more.
+fn receive(requests: *mut pg_sys::shm_mq_handle) -> Option<Request> {
+    let (mut len, mut data) = (0, std::ptr::null_mut());
+    // SAFETY: waits for the caller, serving interrupts; the bytes are good until the next call.
+    unsafe {
+        pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null());
+        let result = pg_sys::shm_mq_receive(requests, &mut len, &mut data, false);
+        if result != pg_sys::shm_mq_result::SHM_MQ_SUCCESS {
+            return None;
+        }
+        Request::decode(std::slice::from_raw_parts(data.cast::<u8>(), len))
+    }
+}
+
+struct Session {
+    header: Header,
+    side: Side,
+    open: bool,
+}
+
+impl Session {
+    fn new(header: Header) -> Self {
+        Session {
+            header,
+            side: Side::Now,
+            open: false,
+        }
+    }
+
+    fn serve(&mut self, request: &Request) -> Result<(), Failed> {
+        self.go(request.side);
+        self.begin();
+        // SAFETY: an open transaction. The text is copied.
+        unsafe {
+            if let Ok(text) = CString::new(request.arguments.clone()) {
+                pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, text.as_ptr());
+            }
+            // One snapshot for all that is asked for without one.
+            let snapshot = match &request.seen {
+                Some(seen) => restore(seen),
+                None => pg_sys::GetTransactionSnapshot(),
+            };
+            pg_sys::PushActiveSnapshot(snapshot);
+        }
+        request.job.run(&request.arguments, &mut Out::default())?;
+        // SAFETY: pushed above.
+        unsafe { pg_sys::PopActiveSnapshot() };
+        match queue::put_message(wire::DONE, &[]) {
+            true => Ok(()),
+            false => Err(Failed::Detached),
+        }
+    }
+
+    /// Moves to the other side.
+    fn go(&mut self, side: Side) {
+        if side == self.side {
+            return;
+        }
+        self.begin();
+        let target = visit::prepare(self.header.database, side == Side::Cut);
+        self.end();
+        visit::go(self.header.database, &target);
+        self.side = side;
+        self.begin();
+        if side == Side::Cut {
+            visit::know_roles(self.header.database, self.header.user);
+        }
+    }
+
+    /// A transaction that reads only, with one snapshot, and that prints the same way everywhere.
+    fn begin(&mut self) {
+        if std::mem::replace(&mut self.open, true) {
+            return;
+        }
+        // SAFETY: no transaction is open. The role is the caller's, which the login need not be: it may
+        // not log in (`SET ROLE`). Nothing that runs here can take on another (guc.c,
+        // `GUC_NOT_WHILE_SEC_REST`).
+        unsafe {
+            pg_sys::StartTransactionCommand();
+            pg_sys::XactIsoLevel = pg_sys::XACT_REPEATABLE_READ as i32;
+            pg_sys::XactReadOnly = true;
+            let encoding = pg_sys::pg_encoding_to_char(self.header.encoding);
+            set(c"client_encoding", CStr::from_ptr(encoding));
+            for (name, value) in SETTINGS {
+                set(name, value);
+            }
+            pg_sys::SetUserIdAndSecContext(
+                self.header.user.into(),
+                pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32,
+            );
+        }
+    }
+
+    fn end(&mut self) {
+        if std::mem::replace(&mut self.open, false) {
+            // SAFETY: the transaction that `begin` opened.
+            unsafe { pg_sys::CommitTransactionCommand() };
+        }
+    }
+}
+
+/// Whatever the fork or the role has set for its sessions.
+const SETTINGS: [(&CStr, &CStr); 12] = [
+    (c"search_path", c""),
+    (c"DateStyle", c"ISO, MDY"),
+    (c"IntervalStyle", c"postgres"),
+    (c"TimeZone", c"UTC"),
+    (c"extra_float_digits", c"1"),
+    (c"bytea_output", c"hex"),
+    (c"xmloption", c"content"),
+    (c"quote_all_identifiers", c"off"),
+    (c"row_security", c"on"),
+    (c"jit", c"off"),
+    (c"max_parallel_workers_per_gather", c"0"),
+    (c"default_transaction_deferrable", c"off"),
+];
+
+fn set(name: &CStr, value: &CStr) {
+    // SAFETY: C strings. The context lets us set what a user may.
+    unsafe {
+        pg_sys::SetConfigOption(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+        );
+    }
+}
+
+/// The caller's snapshot, with its own transaction among those that have not ended. Rows that it keeps
+/// alive are kept by the caller: by its entry among the processes, for all databases.
+unsafe fn restore(seen: &Seen) -> pg_sys::Snapshot {
+    // SAFETY: bytes of SerializeSnapshot's; the snapshot and the new array are palloc'd, and copied by
+    // who pushes it.
+    unsafe {
+        // For this process's own xmin, without which it may read nothing.
+        pg_sys::GetTransactionSnapshot();
+        let bytes = seen.snapshot.as_ptr().cast::<c_char>().cast_mut();
+        let snapshot = pg_sys::RestoreSnapshot(bytes);
+        if seen.own != 0 {
+            let len = (*snapshot).xcnt as usize;
+            let ids = pg_sys::palloc((len + 1) * size_of::<pg_sys::TransactionId>())
+                .cast::<pg_sys::TransactionId>();
+            std::ptr::copy_nonoverlapping((*snapshot).xip, ids, len);
+            ids.add(len).write(seen.own.into());
+            (*snapshot).xip = ids;
+            (*snapshot).xcnt += 1;
+            // Its subtransactions are found by their parent (snapmgr.c, `XidInMVCCSnapshot`).
+            (*snapshot).suboverflowed = true;
+        }
+        snapshot
+    }
+}
