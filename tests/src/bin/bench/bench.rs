@@ -83,8 +83,14 @@ pub fn commit(client: &mut Client) -> f64 {
 }
 
 pub fn create(client: &mut Client, source: &str) -> (f64, String) {
+    let (ms, fork) = try_create(client, source);
+    (ms, fork.expect("a fork"))
+}
+
+/// As [`create`], where a cut may find no moment.
+pub fn try_create(client: &mut Client, source: &str) -> (f64, Result<String, postgres::Error>) {
     let sql = "SELECT fork_create($1::text::name)::text";
-    timed(|| client.query_one(sql, &[&source]).expect("a fork").get(0))
+    timed(|| client.query_one(sql, &[&source]).map(|row| row.get(0)))
 }
 
 pub fn drop_fork(client: &mut Client, fork: &str) -> f64 {
