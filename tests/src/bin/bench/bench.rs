@@ -32,6 +32,8 @@ impl Bench {
         self.main.get_or_init(|| {
             let cluster = server("");
             fill(&cluster, "prod", self.options.scale);
+            // For the way back out of a fork.
+            cluster.sql("prod", "CREATE EXTENSION pg_fork");
             cluster.sql(
                 "postgres",
                 "CREATE DATABASE plain TEMPLATE prod; CHECKPOINT",

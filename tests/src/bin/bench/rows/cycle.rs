@@ -12,7 +12,6 @@ const WRITE: &str =
 
 pub fn cycles(bench: &Bench) -> Outcome {
     let cluster = bench.main();
-    cluster.sql("prod", "CREATE EXTENSION IF NOT EXISTS pg_fork");
     let length = Duration::from_secs(bench.options.seconds.into());
     let (mut forks, mut copies) = (Vec::new(), Vec::new());
     for _ in 0..bench.options.rounds.min(3) {
