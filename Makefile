@@ -14,7 +14,7 @@ NO_CLUSTER := /etc/postgresql-common/createcluster.d/pg_fork.conf
 export DEBIAN_FRONTEND := noninteractive
 export PG_CONFIG
 
-.PHONY: deps test-deps install test soak regress lint demo bench
+.PHONY: deps test-deps install test soak regress lint demo bench bench-quick
 
 # Installs what is missing. No cluster is made when PostgreSQL is installed for it.
 deps:
@@ -42,7 +42,7 @@ lint: deps
 # The pure core without a server, then real servers, of a private copy of PostgreSQL.
 test: test-deps
 	cargo test -p pg_fork_core --lib
-	tests/with-private-postgresql cargo test -p pg_fork_tests $(CLUSTER_TESTS) -- --test-threads 2
+	tests/with-private-postgresql cargo test -p pg_fork_tests --bin bench $(CLUSTER_TESTS) -- --test-threads 2
 
 # Kill -9 at random moments, and random steps against twins, as long as asked.
 ROUNDS ?= 200
@@ -58,5 +58,11 @@ regress: install
 demo: install
 	cargo run -q -p pg_fork_tests --bin demo
 
-bench: install
-	cargo run -q --release -p pg_fork_tests --bin bench
+# All rows; BENCH takes options (`make bench BENCH="--rows create,fork --seconds 5"`, --help names them).
+RUN_BENCH := PG_FORK_FEATURES= tests/with-private-postgresql cargo run -q --release -p pg_fork_tests --bin bench --
+bench: deps
+	$(RUN_BENCH) $(BENCH)
+
+# The rows that no change may make worse, in three minutes.
+bench-quick: deps
+	$(RUN_BENCH) --quick $(BENCH)

@@ -32,6 +32,8 @@ impl Bench {
         self.main.get_or_init(|| {
             let cluster = server("");
             fill(&cluster, "prod", self.options.scale);
+            // For the way back out of a fork.
+            cluster.sql("prod", "CREATE EXTENSION pg_fork");
             cluster.sql(
                 "postgres",
                 "CREATE DATABASE plain TEMPLATE prod; CHECKPOINT",
@@ -83,8 +85,14 @@ pub fn commit(client: &mut Client) -> f64 {
 }
 
 pub fn create(client: &mut Client, source: &str) -> (f64, String) {
+    let (ms, fork) = try_create(client, source);
+    (ms, fork.expect("a fork"))
+}
+
+/// As [`create`], where a cut may find no moment.
+pub fn try_create(client: &mut Client, source: &str) -> (f64, Result<String, postgres::Error>) {
     let sql = "SELECT fork_create($1::text::name)::text";
-    timed(|| client.query_one(sql, &[&source]).expect("a fork").get(0))
+    timed(|| client.query_one(sql, &[&source]).map(|row| row.get(0)))
 }
 
 pub fn drop_fork(client: &mut Client, fork: &str) -> f64 {

@@ -15,7 +15,8 @@ pub fn run(bench: &Bench) -> Outcome {
     let cluster = bench.main();
     let options = &bench.options;
     let mut client = cluster.client("postgres");
-    let (mut idle, mut loaded, mut p99, mut longest) = (vec![], vec![], vec![], vec![]);
+    let (mut idle, mut p99, mut longest) = (vec![], vec![], vec![]);
+    let mut loaded = Creates::default();
     for _ in 0..options.rounds {
         for _ in 0..(options.samples / options.rounds).max(1) {
             let (ms, fork) = bench::create(&mut client, "prod");
@@ -32,7 +33,8 @@ pub fn run(bench: &Bench) -> Outcome {
         p99.push((with.p99(), without.p99()));
         longest.push((with.max(), without.max()));
     }
-    let (idle, loaded) = (Samples::new(idle), Samples::new(loaded));
+    let failed = f64::from(loaded.failed);
+    let (idle, loaded) = (Samples::new(idle), Samples::new(loaded.all));
     let over: Vec<_> = longest
         .iter()
         .map(|(with, without)| with - without)
@@ -47,6 +49,14 @@ pub fn run(bench: &Bench) -> Outcome {
     );
     vec![
         Line::ratio("fork_create, one a second", loaded, &idle, "× idle").at_most(20.0),
+        Line::of(
+            "of these failed (cut_timeout)",
+            Samples::new(vec![failed]),
+            failed,
+            "",
+            "calls",
+        )
+        .at_most(0.0),
         Line::ratios("writers' p99, with one fork a second", &p99, "ms").at_most(2.0),
         Line::of(
             "writers' longest wait",
@@ -68,12 +78,19 @@ pub fn run(bench: &Bench) -> Outcome {
     .into()
 }
 
+/// Calls of fork_create; those that failed took their time too.
+#[derive(Default)]
+pub struct Creates {
+    all: Vec<f64>,
+    failed: u32,
+}
+
 /// A run with a new fork each second.
 pub fn each_second(
     bench: &Bench,
     client: &mut postgres::Client,
     seconds: u32,
-    creates: &mut Vec<f64>,
+    creates: &mut Creates,
 ) -> Done {
     let mut running = pgbench::start(bench.main(), "prod", Script::Tpcb, seconds, true);
     let mut live = VecDeque::new();
@@ -85,8 +102,12 @@ pub fn each_second(
         if running.is_over() {
             break;
         }
-        let (ms, fork) = bench::create(client, "prod");
-        creates.push(ms);
+        let (ms, fork) = bench::try_create(client, "prod");
+        creates.all.push(ms);
+        let Ok(fork) = fork else {
+            creates.failed += 1;
+            continue;
+        };
         live.push_back(fork);
         if live.len() > LIVE {
             bench::drop_fork(client, &live.pop_front().expect("the oldest"));

@@ -3,6 +3,7 @@
 use crate::bench::{self, timed, Bench};
 use crate::line::{Line, Outcome};
 use crate::stats::Samples;
+use pg_fork_tests::Cluster;
 
 pub fn template(bench: &Bench) -> Outcome {
     let cluster = bench.main();
@@ -52,4 +53,35 @@ pub fn template(bench: &Bench) -> Outcome {
         .at_least(500.0),
     ];
     lines.into()
+}
+
+pub fn dump(bench: &Bench) -> Outcome {
+    let cluster = bench.main();
+    let mut client = cluster.client("postgres");
+    let (mut forks, mut copies) = (Vec::new(), Vec::new());
+    for _ in 0..bench.options.rounds.min(2) {
+        let (ms, fork) = bench::create(&mut client, "prod");
+        forks.push(ms);
+        bench::drop_fork(&mut client, &fork);
+        copies.push(timed(|| dump_and_restore(cluster)).0);
+        client.batch_execute("DROP DATABASE copy").expect("dropped");
+    }
+    let (forks, copies) = (Samples::new(forks), Samples::new(copies));
+    let what = format!("pg_dump | pg_restore, {}", bench.size());
+    vec![Line::ratio(what, copies, &forks, "× fork_create")].into()
+}
+
+fn dump_and_restore(cluster: &Cluster) {
+    cluster.sql("postgres", "CREATE DATABASE copy");
+    let mut dump = cluster.spawn("pg_dump", &["-Fc", "-Z0", "prod"]);
+    let mut restore = cluster.spawn("pg_restore", &["-d", "copy"]);
+    let mut from = dump.stdout.take().expect("a pipe");
+    let mut to = restore.stdin.take().expect("a pipe");
+    std::io::copy(&mut from, &mut to).expect("copied");
+    drop(to);
+    for program in [dump, restore] {
+        let out = program.wait_with_output().expect("ends");
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "{said}");
+    }
 }

@@ -58,7 +58,7 @@ pub fn live(bench: &Bench) -> Outcome {
         cluster.sql("postgres", "CHECKPOINT");
         let tps = match forks {
             Some(_) => pgbench::run(cluster, "prod", Script::Tpcb, seconds),
-            None => load::each_second(bench, &mut client, seconds, &mut Vec::new()).tps,
+            None => load::each_second(bench, &mut client, seconds, &mut Default::default()).tps,
         };
         bench::drop_all(&mut client);
         tps
