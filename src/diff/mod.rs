@@ -8,3 +8,4 @@ mod changed;
 pub mod rows;
 pub mod schema;
 pub mod tables;
+pub mod told;

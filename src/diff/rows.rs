@@ -276,7 +276,7 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Raises 42704 if a type is not one of this database.
+    /// The types of all columns are ones of this database ([`foreign_column`]).
     pub fn new(both: &Rc<Both>, pair: &Pair, opened: &Opened) -> Rows {
         both.kept(|| Rows::begin(both, pair, opened))
     }
@@ -400,11 +400,6 @@ struct Shapes {
 impl Shapes {
     fn of(both: &Both, pair: &Pair, opened: &Opened) -> Shapes {
         let (now, base) = (opened.now.as_ref(), opened.base.as_ref());
-        for (catalogs, relation) in [(&both.now, now), (&both.base, base)] {
-            if let Some(relation) = relation {
-                check_types(catalogs, relation);
-            }
-        }
         let named = |relation: &Relation| -> Vec<(usize, String)> {
             let live = relation
                 .columns
@@ -470,19 +465,26 @@ fn pick(columns: &[(usize, String)], key: &[usize]) -> Option<Vec<(usize, String
     key.iter().map(one).collect()
 }
 
-fn check_types(there: &Catalogs, relation: &Relation) {
+/// The first column whose type is not one of the database that this session is in.
+pub fn foreign_column(both: &Both, opened: &Opened) -> Option<String> {
     // SAFETY: a plain variable.
     let here = Catalogs::open(unsafe { pg_sys::MyDatabaseId }.to_u32());
-    for column in relation.columns.iter().filter(|column| !column.dropped) {
-        if !kinds::same(&here, there, column.kind) {
-            refuse(
-                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-                format!(
-                    "the type of column \"{}\" of table \"{}\" is not a type of this database",
-                    column.name, relation.name
-                ),
-                "Call it in the fork: connect to it, or use fork_attach.",
-            );
-        }
+    let sides = [(&both.now, &opened.now), (&both.base, &opened.base)];
+    let mut columns = sides.into_iter().flat_map(|(there, relation)| {
+        let columns = relation.iter().flat_map(|it| &it.columns);
+        columns.filter(|it| !it.dropped).map(move |it| (there, it))
+    });
+    let foreign = columns.find(|(there, column)| !kinds::same(&here, there, column.kind));
+    foreign.map(|(_, column)| column.name.clone())
+}
+
+/// Raises 42704 if a type is not one of the database that this session is in.
+pub fn check_types(both: &Both, opened: &Opened) {
+    if let Some(column) = foreign_column(both, opened) {
+        refuse(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("the type of column \"{column}\" does not exist in the fork any more"),
+            "Mount the fork's cut in its source with fork_mount(..., at => 'cut') to see the rows.",
+        );
     }
 }

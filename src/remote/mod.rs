@@ -12,4 +12,5 @@ mod wire;
 mod worker;
 
 pub use call::{Call, Failure};
+pub use jobs::Job;
 pub use wire::Side;

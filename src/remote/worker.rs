@@ -174,6 +174,8 @@ impl Session {
         // `GUC_NOT_WHILE_SEC_REST`).
         unsafe {
             pg_sys::StartTransactionCommand();
+            // Before there is a snapshot: it reads both sides, from one of them.
+            crate::reader::horizon::protect();
             pg_sys::XactIsoLevel = pg_sys::XACT_REPEATABLE_READ as i32;
             pg_sys::XactReadOnly = true;
             let encoding = pg_sys::pg_encoding_to_char(self.header.encoding);
