@@ -153,6 +153,7 @@ fn random_changes_are_told_exactly() {
         .iter()
         .map(|(table, key)| read(&cluster, "f", table, key))
         .collect();
+    let mut seen = 0;
     for round in 0..rounds {
         let mut steps = Vec::new();
         for _ in 0..1 + random.below(12) {
@@ -174,6 +175,7 @@ fn random_changes_are_told_exactly() {
             let after = read(&cluster, "f", table, key);
             let wanted = expected(&before[n], &after, *key != "NULL");
             let found = told(&cluster, from, "f", table);
+            seen += found.len();
             assert!(
                 wanted == found,
                 "seed {seed} round {round} {table} after {steps:#?}: {} wanted, {} told: {:?}",
@@ -190,6 +192,8 @@ fn random_changes_are_told_exactly() {
             );
         }
     }
+    println!("{seen} differences");
+    assert!(seen > 100, "{seen}");
 }
 
 /// Tables that came, went, were made anew, rewritten, renamed; columns added and dropped.
