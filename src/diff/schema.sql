@@ -246,7 +246,7 @@ WITH member AS MATERIALIZED (
     SELECT 'pg_class'::regclass, c.oid, 0, c.relowner, c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner)
     FROM pg_class c JOIN ns ON ns.oid = c.relnamespace WHERE c.relpersistence <> 't'
   UNION ALL
-    SELECT 'pg_class'::regclass, a.attrelid, a.attnum, c.relowner, a.attacl, '{}'::aclitem[]
+    SELECT 'pg_class'::regclass, a.attrelid, a.attnum, c.relowner, a.attacl, acldefault('c', c.relowner)
     FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN ns ON ns.oid = c.relnamespace WHERE NOT a.attisdropped AND a.attacl IS NOT NULL
   UNION ALL
     SELECT 'pg_proc'::regclass, p.oid, 0, p.proowner, p.proacl, acldefault('f', p.proowner) FROM pg_proc p
