@@ -185,6 +185,7 @@ WITH member AS MATERIALIZED (
     SELECT 'pg_cast'::regclass, k.oid, 0, concat_ws(' ', CASE k.castmethod WHEN 'i' THEN 'WITH INOUT' WHEN 'b' THEN 'WITHOUT FUNCTION' ELSE 'WITH FUNCTION ' || k.castfunc::regprocedure END,
            CASE k.castcontext WHEN 'a' THEN 'AS ASSIGNMENT' WHEN 'i' THEN 'AS IMPLICIT' END)
     FROM pg_cast k WHERE k.oid >= 16384
+      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_cast'::regclass AND d.objid = k.oid AND d.deptype = 'i')
   UNION ALL
     SELECT 'pg_transform'::regclass, f.oid, 0, concat_ws(' ', 'FROM SQL', nullif(f.trffromsql::oid, 0)::regprocedure, 'TO SQL', nullif(f.trftosql::oid, 0)::regprocedure) FROM pg_transform f
   UNION ALL

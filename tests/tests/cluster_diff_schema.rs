@@ -149,7 +149,7 @@ const CHANGES: &[(&str, &str)] = &[
     ("ALTER FUNCTION f STABLE", "~function public.f(integer)"),
     (
         "CREATE FUNCTION f(a text) RETURNS text LANGUAGE sql AS 'SELECT a'",
-        "+function public.f(text)",
+        "+function public.f(pg_catalog.text)",
     ),
     (
         "CREATE PROCEDURE pr() LANGUAGE sql AS 'SELECT 1'",
@@ -202,7 +202,10 @@ const CHANGES: &[(&str, &str)] = &[
     ),
     ("CREATE SCHEMA \"A b\"", "+schema \"A b\""),
     ("DROP SCHEMA s", "-schema s"),
-    ("CREATE EXTENSION amcheck", "+extension amcheck"),
+    (
+        "CREATE EXTENSION amcheck",
+        "+extension amcheck, +comment on extension amcheck",
+    ),
     (
         "CREATE STATISTICS st ON id, name FROM t",
         "+statistics object public.st",
@@ -448,6 +451,54 @@ fn however_a_call_ends_its_worker_ends() {
     drop(holder);
     no_worker_is_left(&cluster);
     cluster.wait_for_folders(0);
+}
+
+#[test]
+fn a_session_does_not_wait_for_itself() {
+    let cluster = with_prod("");
+    cluster.sql("postgres", "SELECT fork_create('prod', 'f')");
+    cluster.sql("f", "CREATE EXTENSION pg_fork");
+    let out = cluster.script(
+        "f",
+        "BEGIN; LOCK TABLE t; SELECT count(*) FROM fork_diff_schema('f');",
+    );
+    let error = String::from_utf8_lossy(&out.stderr);
+    assert!(error.contains("40P01"), "{error}");
+    no_worker_is_left(&cluster);
+}
+
+#[test]
+fn roles_and_databases_may_change_meanwhile() {
+    let cluster = with_prod("");
+    cluster.sql("postgres", "SELECT fork_create('prod', 'f')");
+    let pid = cluster.pid();
+    let until = Instant::now() + Duration::from_secs(8);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut client = cluster.client("postgres");
+            while Instant::now() < until {
+                client
+                    .batch_execute(
+                        "REVOKE nobody_in FROM someone; GRANT nobody_in TO someone;
+                         ALTER DATABASE f CONNECTION LIMIT 90; ALTER ROLE someone CREATEDB;
+                         CREATE TABLE other (a int); DROP TABLE other; VACUUM pg_class, pg_authid, pg_database",
+                    )
+                    .or_else(|_| client.batch_execute("VACUUM FULL pg_auth_members"))
+                    .expect("changed");
+            }
+        });
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut client = cluster.client_as("someone", "postgres");
+                while Instant::now() < until {
+                    let row = client.query_one("SELECT count(*) FROM fork_diff_schema('f')", &[]);
+                    assert_eq!(row.expect("a row").get::<_, i64>(0), 0);
+                }
+            });
+        }
+    });
+    assert!(pid == cluster.pid() && !cluster.log().contains("PANIC"));
+    assert!(!cluster.log().contains("you don't own a lock"));
 }
 
 #[test]
