@@ -63,17 +63,44 @@ pub fn go(fork: u32, to: &Target) {
     target::unlock(fork);
 }
 
+/// pg_database, pg_authid, pg_auth_members, and for each the index that its look-ups go through.
+const SHARED: [u32; 6] = [1262, 2672, 1260, 2677, 1261, 2695];
+
 /// In the first transaction in the base: finds out of which roles `user` is a member. That looks up the
 /// row of the database (acl.c, `roles_is_member_of`), for its owner's rights; the base has none, so the
 /// fork's is taken. acl.c remembers the answer.
 pub fn know_roles(fork: u32, user: u32) {
     let someone = pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID);
-    // SAFETY: a variable of this process; the look-ups are in shared catalogs, whose locks and cache
-    // entries do not carry it. An error ends the process.
+    let share = pg_sys::AccessShareLock as i32;
+    // SAFETY: catalogs and look-ups, in a transaction; an error ends the process.
     unsafe {
-        let here = std::mem::replace(&mut *(&raw mut pg_sys::MyDatabaseId), fork.into());
+        // 1. First what reads catalogs of this database, because an entry of the relation cache that
+        // is made while `MyDatabaseId` is another's is locked under one tag and released under another.
+        // Catalogs that are open and locked already are not read anew: no message is looked at then
+        // (lmgr.c, `LockRelationOid`).
+        let open = SHARED.map(|oid| pg_sys::relation_open(oid.into(), share));
+        let database = pg_sys::SysCacheIdentifier::DATABASEOID as i32;
+        let row = pg_sys::SearchSysCache1(database, pg_sys::Oid::from(fork).into());
+        if row.is_null() {
+            gone();
+        }
+        pg_sys::ReleaseSysCache(row);
+        pg_sys::superuser_arg(user.into());
+        let members = pg_sys::SysCacheIdentifier::AUTHMEMMEMROLE as i32;
+        let none = pg_sys::Datum::from(0);
+        let key = pg_sys::Oid::from(user).into();
+        let list = pg_sys::SearchSysCacheList(members, 1, key, none, none);
+        pg_sys::ReleaseCatCacheList(list);
+        // 2. Then the look-ups, which nothing may interrupt.
+        pg_sys::InterruptHoldoffCount += 1;
+        let here = pg_sys::MyDatabaseId;
+        pg_sys::MyDatabaseId = fork.into();
         pg_sys::has_privs_of_role(user.into(), someone);
         pg_sys::is_member_of_role(user.into(), someone);
         pg_sys::MyDatabaseId = here;
+        pg_sys::InterruptHoldoffCount -= 1;
+        for relation in open {
+            pg_sys::relation_close(relation, share);
+        }
     }
 }

@@ -185,6 +185,7 @@ WITH member AS MATERIALIZED (
     SELECT 'pg_cast'::regclass, k.oid, 0, concat_ws(' ', CASE k.castmethod WHEN 'i' THEN 'WITH INOUT' WHEN 'b' THEN 'WITHOUT FUNCTION' ELSE 'WITH FUNCTION ' || k.castfunc::regprocedure END,
            CASE k.castcontext WHEN 'a' THEN 'AS ASSIGNMENT' WHEN 'i' THEN 'AS IMPLICIT' END)
     FROM pg_cast k WHERE k.oid >= 16384
+      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_cast'::regclass AND d.objid = k.oid AND d.deptype = 'i')
   UNION ALL
     SELECT 'pg_transform'::regclass, f.oid, 0, concat_ws(' ', 'FROM SQL', nullif(f.trffromsql::oid, 0)::regprocedure, 'TO SQL', nullif(f.trftosql::oid, 0)::regprocedure) FROM pg_transform f
   UNION ALL
@@ -246,7 +247,7 @@ WITH member AS MATERIALIZED (
     SELECT 'pg_class'::regclass, c.oid, 0, c.relowner, c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner)
     FROM pg_class c JOIN ns ON ns.oid = c.relnamespace WHERE c.relpersistence <> 't'
   UNION ALL
-    SELECT 'pg_class'::regclass, a.attrelid, a.attnum, c.relowner, a.attacl, '{}'::aclitem[]
+    SELECT 'pg_class'::regclass, a.attrelid, a.attnum, c.relowner, a.attacl, acldefault('c', c.relowner)
     FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN ns ON ns.oid = c.relnamespace WHERE NOT a.attisdropped AND a.attacl IS NOT NULL
   UNION ALL
     SELECT 'pg_proc'::regclass, p.oid, 0, p.proowner, p.proacl, acldefault('f', p.proowner) FROM pg_proc p

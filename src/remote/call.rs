@@ -236,15 +236,55 @@ impl Call {
     /// The next message; `None` if the worker is gone.
     fn receive<'a>(&self) -> Option<(u8, &'a [u8])> {
         let (mut len, mut data) = (0, std::ptr::null_mut());
-        // SAFETY: waits, serving interrupts; the bytes are good until the next call.
+        // SAFETY: our queue, and this process's own latch; the bytes are good until the next call.
         let message = unsafe {
-            let result = pg_sys::shm_mq_receive(self.replies, &mut len, &mut data, false);
-            if result != pg_sys::shm_mq_result::SHM_MQ_SUCCESS {
-                return None;
+            loop {
+                let result = pg_sys::shm_mq_receive(self.replies, &mut len, &mut data, true);
+                match result {
+                    pg_sys::shm_mq_result::SHM_MQ_SUCCESS => break,
+                    pg_sys::shm_mq_result::SHM_MQ_DETACHED => return None,
+                    _ => {}
+                }
+                let events =
+                    pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+                let wait = pg_sys::PG_WAIT_EXTENSION;
+                let woken = pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, 1000, wait);
+                pg_sys::ResetLatch(pg_sys::MyLatch);
+                pgrx::check_for_interrupts!();
+                if woken as u32 & pg_sys::WL_LATCH_SET == 0 {
+                    self.refuse_to_wait_for_itself();
+                }
             }
             std::slice::from_raw_parts(data.cast::<u8>(), len)
         };
         message.split_first().map(|(kind, rest)| (*kind, rest))
+    }
+
+    /// Raises 40P01 if the worker waits for a lock of this session's, which waits for the worker: no
+    /// deadlock check sees that.
+    fn refuse_to_wait_for_itself(&self) {
+        let mut pid = 0;
+        // SAFETY: our worker; pg_blocking_pids(pid) (lockfuncs.c).
+        let (blockers, me) = unsafe {
+            if pg_sys::GetBackgroundWorkerPid(self.worker, &mut pid)
+                != pg_sys::BgwHandleStatus::BGWH_STARTED
+            {
+                return;
+            }
+            let pid = Some(pg_sys::Datum::from(pid));
+            let found = pgrx::direct_function_call::<Vec<i32>>(pg_sys::pg_blocking_pids, &[pid]);
+            (found.unwrap_or_default(), pg_sys::MyProcPid)
+        };
+        if blockers.contains(&me) {
+            refuse(
+                PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED,
+                format!(
+                    "cannot look into database \"{}\": this session has locked what is there",
+                    self.name
+                ),
+                "Commit or roll back the transaction first.",
+            );
+        }
     }
 
     /// The error data of a message. A worker's end is an error of the call, and no more (parallel.c,

@@ -17,7 +17,6 @@ fn get<T>(result: Result<T, Failure>) -> T {
 /// Raises 3D000 (no such database), 42809 (not a fork), 42501 (no CONNECT), 55000 (invalid), 53400 (no
 /// background worker is free), and what happens in the fork.
 #[pg_extern(volatile, parallel_unsafe)]
-#[expect(clippy::type_complexity)]
 fn fork_diff_schema_named(
     fork: &str,
 ) -> TableIterator<
@@ -39,7 +38,6 @@ fn fork_diff_schema_named(
 
 /// `fork_blocks(fork name)`: the blocks of each relation, by where they are read from. Errors as above.
 #[pg_extern(volatile, parallel_unsafe)]
-#[expect(clippy::type_complexity)]
 fn fork_blocks_named(
     fork: &str,
 ) -> TableIterator<
