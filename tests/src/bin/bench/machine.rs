@@ -51,7 +51,8 @@ fn filesystem() -> String {
 
 /// Which build is installed, told by what only some builds contain.
 fn library() -> String {
-    let Ok(bytes) = fs::read(pg_config("--pkglibdir").join("pg_fork.so")) else {
+    let path = pg_config("--pkglibdir").join("pg_fork.so");
+    let Ok(bytes) = fs::read(&path) else {
         return "not installed".into();
     };
     let has = |what: &[u8]| bytes.windows(what.len()).any(|window| window == what);
@@ -66,6 +67,10 @@ fn library() -> String {
     } else {
         ""
     };
+    let path = path.display().to_string();
+    let built = output("date", &["-u", "-r", &path, "+%Y-%m-%d %H:%M UTC"]);
+    // Of the program, which `make bench` builds with the library.
     let commit = output("git", &["describe", "--always", "--dirty"]);
-    format!("{build}{points}, {} bytes, at {commit}", bytes.len())
+    let size = bytes.len();
+    format!("{build}{points}, {size} bytes, installed {built}; tree at {commit}")
 }

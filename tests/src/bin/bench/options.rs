@@ -52,6 +52,7 @@ impl Options {
             match arg.as_str() {
                 "--quick" | "--smoke" => continue,
                 "--list" => options.list = true,
+                "--help" => return Err(String::new()),
                 name => {
                     let value = args.next().ok_or(format!("{name}: no value"))?;
                     options.set(name, value)?;

@@ -36,6 +36,7 @@ pub fn run(bench: &Bench) -> Outcome {
     }
     let (lookups, reads) = (Samples::new(lookups), Samples::new(reads));
     let result = lookups.median() / reads.median();
+    // By the layout: an entry holds one chunk's bits, whether one is set or all.
     let isolated = PageMapCache::bytes_per_entry() as f64;
     let dense = isolated / f64::from(CHUNK_BLOCKS);
     let memory =

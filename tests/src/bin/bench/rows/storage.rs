@@ -32,10 +32,12 @@ pub fn on_disk(path: &Path, seen: &mut HashSet<u64>) -> u64 {
         .sum::<u64>()
 }
 
-/// Bytes of all forks and layers.
+/// Bytes of all forks and layers, but for files that they share with their sources by hard links.
 pub fn of_forks(cluster: &Cluster) -> f64 {
+    let mut seen = HashSet::new();
+    on_disk(Path::new(&format!("{}/base", cluster.data())), &mut seen);
     let root = format!("{}/pgsql_tmp_pg_fork", cluster.data());
-    on_disk(Path::new(&root), &mut HashSet::new()) as f64
+    on_disk(Path::new(&root), &mut seen) as f64
 }
 
 /// Pages of a database that were changed since, by their LSNs, in all relations with storage.
@@ -55,12 +57,14 @@ pub fn run(bench: &Bench) -> Outcome {
     let mut client = cluster.client("postgres");
     let count = bench.options.samples;
     let before = of_forks(cluster);
-    let forks: Vec<_> = (0..count)
-        .map(|_| bench::create(&mut client, "prod").1)
-        .collect();
-    // Whatever the worker still adds to them.
-    std::thread::sleep(std::time::Duration::from_secs(2));
-    let each = (of_forks(cluster) - before) / f64::from(count) / 1024.0;
+    // The worker may still add to them.
+    let rest = || std::thread::sleep(std::time::Duration::from_secs(2));
+    let mut forks = vec![bench::create(&mut client, "prod").1];
+    rest();
+    let alone = (of_forks(cluster) - before) / 1024.0;
+    forks.extend((0..count).map(|_| bench::create(&mut client, "prod").1));
+    rest();
+    let each = (of_forks(cluster) - before) / f64::from(count + 1) / 1024.0;
     for fork in forks {
         bench::drop_fork(&mut client, &fork);
     }
@@ -74,12 +78,20 @@ pub fn run(bench: &Bench) -> Outcome {
     let changed = changed_since(cluster, &fork, &lsn);
     let private = of_fork(cluster, &fork) - empty;
     bench::drop_fork(&mut client, &fork);
-    let idle = Samples::new(vec![each]);
+    let single = |kb: f64| Samples::new(vec![kb]);
     let bytes = Samples::new(vec![private / 1024.0]);
     let result = private / (changed * PAGE);
     let update = format!("after an UPDATE of 1 % of {}", bench.size());
     vec![
-        Line::of(format!("idle fork, of {count}"), idle, each, "kB", "kB").at_most(64.0),
+        Line::of("the only idle fork", single(alone), alone, "kB", "kB").at_most(64.0),
+        Line::of(
+            format!("idle fork, of {}", count + 1),
+            single(each),
+            each,
+            "kB",
+            "kB",
+        )
+        .at_most(64.0),
         Line::of(update, bytes, result, "kB", "× the changed blocks")
             .beside(changed * PAGE / 1024.0)
             .at_most(1.1),

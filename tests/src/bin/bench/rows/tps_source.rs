@@ -57,7 +57,12 @@ pub fn live(bench: &Bench) -> Outcome {
         }
         cluster.sql("postgres", "CHECKPOINT");
         let tps = match forks {
-            Some(_) => pgbench::run(cluster, "prod", Script::Tpcb, seconds),
+            // All with a log, since the run with one a second has one.
+            Some(_) => {
+                pgbench::start(cluster, "prod", Script::Tpcb, seconds, true)
+                    .finish()
+                    .tps
+            }
             None => load::each_second(bench, &mut client, seconds, &mut Default::default()).tps,
         };
         bench::drop_all(&mut client);
