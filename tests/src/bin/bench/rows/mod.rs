@@ -1,5 +1,6 @@
 //! The rows of the table. A new one is a file here and an entry below.
 
+mod compare;
 mod connect;
 mod cycle;
 mod idle;
@@ -90,6 +91,8 @@ pub const ALL: &[Row] = &[
         reads::cuts,
     ),
     row("scan", "scanning an inherited table", reads::scan),
+    row("diff", "what a fork changed", compare::diff),
+    row("mounted", "scanning a mounted table", compare::mounted),
     row("page_map", "the page maps' cache", page_map::run),
     row(
         "storage",
