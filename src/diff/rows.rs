@@ -211,7 +211,7 @@ impl Side {
         }
     }
 
-    fn show(&mut self, page: &Page, tuple: &Tuple, snapshot: pg_sys::Snapshot) -> Row {
+    fn show(&mut self, page: &Page, tuple: &Tuple) -> Row {
         let count = self.relation.columns.len();
         let (mut values, mut nulls) = (vec![Datum::from(0usize); count], vec![true; count]);
         let mut header = pg_sys::HeapTupleData {
@@ -237,7 +237,7 @@ impl Side {
                     values[n] = self.missing[n].unwrap_or(Datum::from(0usize));
                 } else if !nulls[n] && self.relation.columns[n].len == -1 {
                     if let Some(pointer) = toast::pointer(values[n].cast_mut_ptr()) {
-                        values[n] = Datum::from(toast::fetch(&self.relation, &pointer, snapshot));
+                        values[n] = Datum::from(toast::fetch(&self.relation, &pointer));
                     }
                 }
             }
@@ -335,7 +335,7 @@ impl Rows {
             (&mut self.base, &self.pages[1], base),
         ] {
             if let Some(side) = side {
-                let shown = tuples.iter().map(|tuple| side.show(page, tuple, snapshot));
+                let shown = tuples.iter().map(|tuple| side.show(page, tuple));
                 self.waiting.extend(shown);
             }
         }

@@ -5,7 +5,7 @@ use crate::attach::request;
 use crate::fork::{catalog, drop};
 use crate::hooks::tablespace;
 use crate::isolation;
-use crate::mount::{change, members, watch};
+use crate::mount::{change, members, vacuum, watch};
 use crate::pg::raw;
 use crate::shmem::{any_live, registry};
 use pgrx::pg_sys;
@@ -29,7 +29,7 @@ pub fn register() {
 /// Any process that runs statements. Not guarded as a whole: see `pg::raw`.
 #[allow(clippy::too_many_arguments)] // the hook's type
 unsafe extern "C-unwind" fn process_utility(
-    statement: *mut pg_sys::PlannedStmt,
+    mut statement: *mut pg_sys::PlannedStmt,
     query: *const c_char,
     read_only: bool,
     context: pg_sys::ProcessUtilityContext::Type,
@@ -38,13 +38,18 @@ unsafe extern "C-unwind" fn process_utility(
     dest: *mut pg_sys::DestReceiver,
     completion: *mut pg_sys::QueryCompletion,
 ) {
-    // SAFETY: the arguments are the caller's, passed on unchanged. The frame has nothing to drop.
+    // SAFETY: the arguments are the caller's, or a copy of the statement. The frame has nothing to drop.
     unsafe {
         let node = (*statement).utilityStmt;
         // Asked now: the statement's memory may be gone when it is done.
         let resets = is_discard_all(node, context);
         if pgrx_extern_c_guard(|| before(node, context)) {
             return;
+        }
+        match pgrx_extern_c_guard(|| vacuum::without_mounted(statement)) {
+            Some(nothing) if nothing.is_null() => return,
+            Some(other) => statement = other,
+            None => {}
         }
         let copies = pgrx_extern_c_guard(|| before_copy(node));
         let next = match PREVIOUS.get() {
@@ -99,12 +104,8 @@ unsafe fn before(node: *mut pg_sys::Node, context: pg_sys::ProcessUtilityContext
             request::refuse_while_waiting();
         }
         isolation::check_statement(node);
-        if (*node).type_ == pg_sys::NodeTag::T_DropStmt {
-            members::before_drop(&*node.cast::<pg_sys::DropStmt>());
-        }
-        if (*node).type_ == pg_sys::NodeTag::T_AlterTableStmt {
-            change::before_alter(&*node.cast::<pg_sys::AlterTableStmt>());
-        }
+        members::before_drop(node);
+        change::before_statement(node);
         // What dropped forks left may be in the way when none is live any more.
         let always = matches!(
             (*node).type_,

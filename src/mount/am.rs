@@ -18,8 +18,17 @@ pub fn register() {
     opened::register();
 }
 
+static ROUTINE: OnceLock<Routine> = OnceLock::new();
+
+/// Whether a table's access method is this one.
+pub(super) fn is_ours(routine: *const pg_sys::TableAmRoutine) -> bool {
+    ROUTINE
+        .get()
+        .is_some_and(|ours| std::ptr::eq(&raw const ours.0, routine))
+}
+
 #[pg_guard]
-pub(super) unsafe extern "C-unwind" fn slot_callbacks(
+unsafe extern "C-unwind" fn slot_callbacks(
     _relation: pg_sys::Relation,
 ) -> *const pg_sys::TupleTableSlotOps {
     slot::operations()
@@ -104,7 +113,6 @@ pub extern "C" fn pg_finfo_fork_handler_c() -> &'static pg_sys::Pg_finfo_record 
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn fork_handler_c(_call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    static ROUTINE: OnceLock<Routine> = OnceLock::new();
     super::watch::in_use();
     pg_sys::Datum::from(&raw const ROUTINE.get_or_init(|| Routine(routine())).0)
 }

@@ -24,37 +24,76 @@ pub fn making<R>(what: impl FnOnce() -> R) -> R {
     what()
 }
 
-/// Before ALTER TABLE: a mounted table keeps its form.
+/// Before a statement that would give a mounted table another form, or what a table of rows has: raises 0A000.
 ///
 /// # Safety
 /// A parse node.
-pub unsafe fn before_alter(statement: &pg_sys::AlterTableStmt) {
-    use pg_sys::AlterTableType::*;
-    if MAKING.get() || statement.relation.is_null() {
+pub unsafe fn before_statement(node: *mut pg_sys::Node) {
+    use pg_sys::NodeTag::*;
+    if MAKING.get() {
         return;
     }
-    // SAFETY: by the caller's promise.
+    // SAFETY: by the caller's promise, cast to what the tag says.
+    unsafe {
+        match (*node).type_ {
+            T_AlterTableStmt => before_alter(&*node.cast()),
+            T_IndexStmt => must_not_be((*node.cast::<pg_sys::IndexStmt>()).relation, "index"),
+            T_RuleStmt => must_not_be((*node.cast::<pg_sys::RuleStmt>()).relation, "give rules to"),
+            T_CreateTrigStmt => must_not_be(
+                (*node.cast::<pg_sys::CreateTrigStmt>()).relation,
+                "give triggers to",
+            ),
+            T_CreatePolicyStmt => must_not_be(
+                (*node.cast::<pg_sys::CreatePolicyStmt>()).table,
+                "give policies to",
+            ),
+            T_CreateStmt => {
+                let parents = (*node.cast::<pg_sys::CreateStmt>()).inhRelations;
+                let parents = pgrx::PgList::<pg_sys::RangeVar>::from_pg(parents);
+                for parent in parents.iter_ptr() {
+                    must_not_be(parent, "inherit from");
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+unsafe fn before_alter(statement: &pg_sys::AlterTableStmt) {
+    use pg_sys::AlterTableType::*;
+    // SAFETY: a parse node.
     unsafe {
         let commands = pgrx::PgList::<pg_sys::AlterTableCmd>::from_pg(statement.cmds);
-        let harmless = commands.iter_ptr().all(|command| {
-            matches!(
-                (*command).subtype,
-                AT_ChangeOwner | AT_SetStatistics | AT_SetOptions | AT_ResetOptions
-            )
-        });
-        if harmless {
-            return;
+        for command in commands.iter_ptr() {
+            let kind = (*command).subtype;
+            if kind == AT_AttachPartition {
+                must_not_be(
+                    (*(*command).def.cast::<pg_sys::PartitionCmd>()).name,
+                    "attach",
+                );
+            } else if kind == AT_AddInherit {
+                must_not_be((*command).def.cast(), "inherit from");
+                must_not_be(statement.relation, "alter");
+            } else if ![
+                AT_ChangeOwner,
+                AT_SetStatistics,
+                AT_SetOptions,
+                AT_ResetOptions,
+            ]
+            .contains(&kind)
+            {
+                must_not_be(statement.relation, "alter");
+            }
         }
-        let oid = pg_sys::RangeVarGetRelidExtended(
-            statement.relation,
-            pg_sys::AccessShareLock as i32,
-            pg_sys::RVROption::RVR_MISSING_OK,
-            None,
-            std::ptr::null_mut(),
-        );
-        if oid != pg_sys::InvalidOid && super::watch::is_mounted(oid) {
+    }
+}
+
+unsafe fn must_not_be(name: *mut pg_sys::RangeVar, what: &str) {
+    // SAFETY: a name of a parse node, or null.
+    unsafe {
+        if let Some(oid) = super::watch::mounted_of(name) {
             let relation = pg_sys::RelationIdGetRelation(oid);
-            refuse(relation, "alter the table");
+            refuse(relation, &format!("{what} the table"));
         }
     }
 }
@@ -190,13 +229,13 @@ pub unsafe extern "C-unwind" fn lock(
     unsafe { read_only(relation) }
 }
 
-/// A mounted table has no file. The xids on its pages are the other database's concern: none of this
+/// A mounted table's own file is empty: CREATE DATABASE with a template looks for one. The xids on its pages are the other database's concern: none of this
 /// one's (`vac_update_datfrozenxid` passes over relations without a relfrozenxid).
 #[pg_guard]
 pub unsafe extern "C-unwind" fn set_new_filenode(
     relation: pg_sys::Relation,
-    _node: *const pg_sys::RelFileNode,
-    _persistence: std::ffi::c_char,
+    node: *const pg_sys::RelFileNode,
+    persistence: std::ffi::c_char,
     freeze: *mut pg_sys::TransactionId,
     minmulti: *mut pg_sys::MultiXactId,
 ) {
@@ -208,6 +247,8 @@ pub unsafe extern "C-unwind" fn set_new_filenode(
                 "create or rewrite a table of the access method \"fork\"",
             );
         }
+        let file = pg_sys::RelationCreateStorage(*node, persistence, true);
+        pg_sys::smgrclose(file);
         *freeze = pg_sys::InvalidTransactionId;
         *minmulti = pg_sys::MultiXactId::from(0);
     }

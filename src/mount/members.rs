@@ -73,55 +73,96 @@ fn let_go(class: u32, object: Oid) {
     }
 }
 
-/// So that the schema and the tables in it can be dropped.
-pub fn let_go_of_schema(schema: u32) {
+/// Lets go of the mounted tables for which the SQL condition on pg_class holds.
+fn let_go_of_tables(condition: &str) {
     let sql = format!(
         "SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_am a ON a.oid = c.relam
-         WHERE c.relnamespace = {schema} AND a.amname = 'fork'"
+         WHERE a.amname = 'fork' AND a.amtype = 't' AND {condition}"
     );
-    let tables = Spi::connect(|client| {
-        let rows = client.select(&sql, None, &[])?;
-        rows.map(|row| row.get::<Oid>(1))
-            .collect::<Result<Vec<_>, _>>()
-    });
-    for table in tables.into_iter().flatten().flatten() {
+    for table in oids(&sql) {
         let_go(PG_CLASS, table);
     }
-    let_go(PG_NAMESPACE, schema.into());
     // SAFETY: makes it seen by the rest of this transaction.
     unsafe { pg_sys::CommandCounterIncrement() };
 }
 
-/// Before DROP TABLE and DROP SCHEMA.
+fn oids(sql: &str) -> Vec<Oid> {
+    let found = Spi::connect(|client| {
+        let rows = client.select(sql, None, &[])?;
+        rows.map(|row| row.get::<Oid>(1))
+            .collect::<Result<Vec<_>, _>>()
+    });
+    found.into_iter().flatten().flatten().collect()
+}
+
+/// Whether this database has mounted tables.
+pub fn any_mounted() -> bool {
+    // SAFETY: a look-up.
+    let method = unsafe { pg_sys::get_am_oid(c"fork".as_ptr(), true) }.to_u32();
+    let sql = format!("SELECT oid FROM pg_catalog.pg_class WHERE relam = {method} LIMIT 1");
+    method != 0 && !oids(&sql).is_empty()
+}
+
+/// What VACUUM of the whole database comes to (vacuum.c, `get_all_vacuum_rels`), mounted tables apart.
+pub fn not_mounted() -> Vec<Oid> {
+    oids(
+        "SELECT c.oid FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam
+         WHERE c.relkind IN ('r', 'm', 'p') AND a.amname IS DISTINCT FROM 'fork'",
+    )
+}
+
+/// So that the schema and the tables in it can be dropped.
+pub fn let_go_of_schema(schema: u32) {
+    let_go(PG_NAMESPACE, schema.into());
+    let_go_of_tables(&format!("c.relnamespace = {schema}"));
+}
+
+/// Before DROP TABLE, DROP SCHEMA, and DROP OWNED.
 ///
 /// # Safety
 /// A parse node.
-pub unsafe fn before_drop(statement: &pg_sys::DropStmt) {
+pub unsafe fn before_drop(node: *mut pg_sys::Node) {
+    // SAFETY: by the caller's promise, cast to what the tag says.
+    unsafe {
+        match (*node).type_ {
+            pg_sys::NodeTag::T_DropStmt if extension().is_some() => before_drop_of(&*node.cast()),
+            pg_sys::NodeTag::T_DropOwnedStmt if extension().is_some() => {
+                let roles = (*node.cast::<pg_sys::DropOwnedStmt>()).roles;
+                for role in pgrx::PgList::<pg_sys::RoleSpec>::from_pg(roles).iter_ptr() {
+                    let role = pg_sys::get_rolespec_oid(role, false).to_u32();
+                    let_go_of_tables(&format!("c.relowner = {role}"));
+                    let sql =
+                        format!("SELECT oid FROM pg_catalog.pg_namespace WHERE nspowner = {role}");
+                    for schema in oids(&sql).into_iter().filter(|oid| is_schema(oid.to_u32())) {
+                        let_go_of_schema(schema.to_u32());
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+unsafe fn before_drop_of(statement: &pg_sys::DropStmt) {
     let table = statement.removeType == pg_sys::ObjectType::OBJECT_TABLE;
     if !table && statement.removeType != pg_sys::ObjectType::OBJECT_SCHEMA {
         return;
     }
-    // SAFETY: by the caller's promise: lists of names, or names.
+    // SAFETY: a parse node: lists of names, or names.
     unsafe {
         let objects = pgrx::PgList::<pg_sys::Node>::from_pg(statement.objects);
         for object in objects.iter_ptr() {
             if table {
                 let range = pg_sys::makeRangeVarFromNameList(object.cast());
-                let oid = pg_sys::RangeVarGetRelidExtended(
-                    range,
-                    pg_sys::AccessShareLock as i32,
-                    pg_sys::RVROption::RVR_MISSING_OK,
-                    None,
-                    std::ptr::null_mut(),
-                );
-                if oid != pg_sys::InvalidOid && watch::is_mounted(oid) {
+                if let Some(oid) = watch::mounted_of(range) {
                     let_go(PG_CLASS, oid);
                     pg_sys::CommandCounterIncrement();
                 }
             } else {
                 let name = (*object.cast::<pg_sys::String>()).sval;
                 let oid = pg_sys::get_namespace_oid(name, true);
-                if oid != pg_sys::InvalidOid && is_schema(oid.to_u32()) {
+                // Tables may have been moved to any.
+                if oid != pg_sys::InvalidOid {
                     let_go_of_schema(oid.to_u32());
                 }
             }

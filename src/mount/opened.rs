@@ -2,14 +2,17 @@
 #![allow(unsafe_code)] // reads the relation cache's entry
 
 use super::label;
-use crate::reader::relation::{self, Relation};
-use crate::reader::{self, At};
+use crate::reader::relation::{self, Catalogs, Relation};
+use crate::reader::{self, kinds, rights, At};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{c_void, CStr};
 use std::rc::Rc;
+
+const PG_CLASS: (u32, u32) = (1259, 2662);
+const PG_ATTRIBUTE: (u32, u32) = (1249, 2659);
 
 thread_local! {
     static OPENED: RefCell<HashMap<u32, Rc<Relation>>> = RefCell::default();
@@ -29,6 +32,13 @@ pub fn register() {
 #[pg_guard]
 unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut c_void) {
     use pg_sys::XactEvent::*;
+    if event == XACT_EVENT_PRE_PREPARE && reader::holds() {
+        ereport!(
+            ERROR,
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            "cannot PREPARE a transaction that has read a fork from another database"
+        );
+    }
     if matches!(
         event,
         XACT_EVENT_COMMIT
@@ -38,6 +48,7 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut c_
     ) {
         OPENED.with_borrow_mut(HashMap::clear);
         STALE.with_borrow_mut(Vec::clear);
+        reader::let_go();
     }
 }
 
@@ -90,7 +101,10 @@ pub unsafe fn open(mounted: pg_sys::Relation) -> Rc<Relation> {
         );
     };
     // SAFETY: as above.
-    unsafe { check_columns(mounted, &found) };
+    unsafe {
+        check_columns(mounted, &found);
+        check_owner(mounted, &label, &found);
+    }
     let found = Rc::new(found);
     OPENED.with_borrow_mut(|opened| opened.insert(oid, found.clone()));
     found
@@ -128,5 +142,65 @@ unsafe fn check_columns(mounted: pg_sys::Relation, found: &Relation) {
                 "Mount it again: fork_unmount, then fork_mount.",
             );
         }
+    }
+}
+
+fn is_same(there: &Catalogs, kind: u32) -> bool {
+    // SAFETY: a plain variable.
+    let here = unsafe { pg_sys::MyDatabaseId }.to_u32();
+    kind < 16384 || kinds::same(&Catalogs::open(here), there, kind)
+}
+
+/// As a view, a mounted table shows what its owner may see, now; and values of types that are the same here.
+unsafe fn check_owner(mounted: pg_sys::Relation, label: &label::Label, found: &Relation) {
+    // SAFETY: by the caller's promise.
+    let (owner, columns) = unsafe {
+        let form = (*mounted).rd_att;
+        let columns = (*form).attrs.as_slice((*form).natts as usize);
+        ((*(*mounted).rd_rel).relowner, columns)
+    };
+    let shown = |n: usize| columns.get(n).is_some_and(|column| !column.attisdropped);
+    let there = Catalogs::open(found.db);
+    let kinds = columns.iter().filter(|column| !column.attisdropped);
+    let mut kinds = kinds.map(|column| column.atttypid.to_u32());
+    if kinds.any(|kind| !is_same(&there, kind)) {
+        reader::refuse(
+            PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+            format!(
+                "a type of a column of table \"{}\" was changed here or in the fork",
+                found.name
+            ),
+            "Make it the same in both.",
+        );
+    }
+    if rights::reads_all(owner) && !(found.row_security || found.force_row_security) {
+        return;
+    }
+    // SAFETY: a look-up.
+    let connect =
+        unsafe { pg_sys::pg_database_aclcheck(label.db.into(), owner, pg_sys::ACL_CONNECT as _) };
+    let mut allowed = connect == pg_sys::AclResult::ACLCHECK_OK;
+    let mut whole = false;
+    there.each(PG_CLASS.0, PG_CLASS.1, found.oid, |row| {
+        // SAFETY: pg_class.
+        let class = unsafe { row.fixed::<pg_sys::FormData_pg_class>() };
+        allowed &= !rights::is_filtered(class, owner);
+        whole = rights::reads_table(row, owner);
+    });
+    if allowed && !whole {
+        there.each(PG_ATTRIBUTE.0, PG_ATTRIBUTE.1, found.oid, |row| {
+            // SAFETY: pg_attribute.
+            let form = unsafe { row.fixed::<pg_sys::FormData_pg_attribute>() };
+            if form.attnum > 0 && shown(form.attnum as usize - 1) {
+                allowed &= rights::reads_column(row, found.owner.into(), owner);
+            }
+        });
+    }
+    if !allowed {
+        reader::refuse(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("permission denied for table {} of the fork", found.name),
+            "The owner of the mounted table must be allowed to read all of it there.",
+        );
     }
 }

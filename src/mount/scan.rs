@@ -23,6 +23,7 @@ struct Scan {
 struct State {
     relation: Rc<Relation>,
     table: pg_sys::Oid,
+    hides: bool,
     snapshot: pg_sys::Snapshot,
     /// Registered by us, for a scan that came without one.
     own_snapshot: bool,
@@ -62,7 +63,7 @@ impl State {
                 (block, tuple.number),
                 self.table,
                 &self.relation,
-                self.snapshot,
+                self.hides,
             );
         }
     }
@@ -71,6 +72,16 @@ impl State {
 unsafe fn state<'a>(scan: TableScanDesc) -> &'a mut State {
     // SAFETY: made by `begin`.
     unsafe { &mut (*scan.cast::<Scan>()).state }
+}
+
+/// Whether columns of the mounted table are dropped, as those are that its owner may not read.
+unsafe fn hides(relation: pg_sys::Relation) -> bool {
+    // SAFETY: an open relation.
+    unsafe {
+        let form = (*relation).rd_att;
+        let columns = (*form).attrs.as_slice((*form).natts as usize);
+        columns.iter().any(|column| column.attisdropped)
+    }
 }
 
 #[pg_guard]
@@ -114,6 +125,7 @@ pub unsafe extern "C-unwind" fn begin(
         let state = Box::new(State {
             relation: found,
             table: (*relation).rd_id,
+            hides: hides(relation),
             snapshot,
             own_snapshot,
             strategy,
@@ -250,12 +262,15 @@ pub unsafe extern "C-unwind" fn fetch_row_version(
     // SAFETY: an open relation, a place, a snapshot, and a slot with our operations, whose memory the
     // page's copy is put in.
     unsafe {
-        // UPDATE and DELETE fetch a row's old version whatever its state.
-        if (*snapshot).snapshot_type != pg_sys::SnapshotType::SNAPSHOT_MVCC {
+        // A row that was joined is asked for again, whatever its state (execMain.c, `EvalPlanQualFetchRowMark`).
+        let any = (*snapshot).snapshot_type == pg_sys::SnapshotType::SNAPSHOT_ANY;
+        if !any && (*snapshot).snapshot_type != pg_sys::SnapshotType::SNAPSHOT_MVCC {
             super::change::read_only(relation);
         }
         let found = opened::open(relation);
-        horizon::check(snapshot);
+        if !any {
+            horizon::check(snapshot);
+        }
         let (block, number) = pgrx::itemptr::item_pointer_get_both(*tid);
         if block >= found.pages.count() {
             return false;
@@ -267,7 +282,10 @@ pub unsafe extern "C-unwind" fn fetch_row_version(
             false => Ok(None),
         });
         let tuple = match known {
-            Ok(tuple) => tuple.filter(|tuple| visible::sees(tuple, &*page, snapshot)),
+            Ok(tuple) => tuple.filter(|tuple| match any {
+                true => visible::kept(tuple),
+                false => visible::sees(tuple, &*page, snapshot),
+            }),
             Err(error) => damaged(found.db, found.oid, error),
         };
         if let Some(tuple) = tuple {
@@ -278,7 +296,7 @@ pub unsafe extern "C-unwind" fn fetch_row_version(
                 (block, number),
                 (*relation).rd_id,
                 &found,
-                snapshot,
+                hides(relation),
             );
             if let Some(materialize) = (*(*into).tts_ops).materialize {
                 materialize(into);

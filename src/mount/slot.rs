@@ -4,6 +4,7 @@
 //! leave the slot, because it would be looked up in this database.
 #![allow(unsafe_code)] // the executor's slots
 
+use super::lazy;
 use crate::reader::relation::Relation;
 use crate::reader::toast;
 use pgrx::pg_sys;
@@ -18,7 +19,8 @@ const HEAP_HASEXTERNAL: u16 = 4;
 struct ForkSlot {
     heap: HeapTupleTableSlot,
     relation: *const Relation,
-    snapshot: pg_sys::Snapshot,
+    /// Columns of the mounted table are dropped: not to be shown.
+    hides: bool,
     /// Holds what was fetched for the tuple.
     fetched: pg_sys::MemoryContext,
 }
@@ -36,6 +38,7 @@ pub fn operations() -> *const pg_sys::TupleTableSlotOps {
     let operations = OPERATIONS.get_or_init(|| {
         Operations(pg_sys::TupleTableSlotOps {
             base_slot_size: std::mem::size_of::<ForkSlot>(),
+            release: Some(release),
             clear: Some(clear),
             getsomeattrs: Some(getsomeattrs),
             materialize: Some(materialize),
@@ -69,14 +72,14 @@ macro_rules! heap_operation {
 ///
 /// # Safety
 /// The slot has our operations; `data` is a whole tuple of `len` bytes that stays while it is in the slot,
-/// as `relation` and `snapshot` do.
+/// as `relation` does.
 pub unsafe fn store(
     slot: *mut TupleTableSlot,
     (data, len): (*const u8, usize),
     (block, number): (u32, u16),
     table: pg_sys::Oid,
     relation: &Relation,
-    snapshot: pg_sys::Snapshot,
+    hides: bool,
 ) {
     // SAFETY: by the caller's promise.
     unsafe {
@@ -87,7 +90,7 @@ pub unsafe fn store(
         tuple.t_tableOid = table;
         pgrx::itemptr::item_pointer_set_all(&mut tuple.t_self, block, number);
         tuple.t_data = data.cast_mut().cast();
-        (own.relation, own.snapshot) = (relation, snapshot);
+        (own.relation, own.hides) = (relation, hides);
         own.heap.tuple = tuple;
         own.heap.off = 0;
         (*slot).tts_nvalid = 0;
@@ -104,6 +107,32 @@ unsafe fn has_external(own: &ForkSlot) -> bool {
         !own.relation.is_null()
             && !tuple.is_null()
             && (*(*tuple).t_data).t_infomask & HEAP_HASEXTERNAL != 0
+    }
+}
+
+/// Whether the tuple must not leave the slot as it lies on the page: for its TOAST pointers, for columns
+/// that are hidden, or because the fork has added columns.
+unsafe fn is_foreign(slot: *mut TupleTableSlot) -> bool {
+    // SAFETY: a tuple in the slot is whole.
+    unsafe {
+        let own = &*slot.cast::<ForkSlot>();
+        let tuple = own.heap.tuple;
+        if own.relation.is_null() || tuple.is_null() {
+            return false;
+        }
+        let natts = i32::from((*(*tuple).t_data).t_infomask2 & pg_sys::HEAP_NATTS_MASK as u16);
+        own.hides || has_external(own) || natts > (*(*slot).tts_tupleDescriptor).natts
+    }
+}
+
+unsafe extern "C-unwind" fn release(slot: *mut TupleTableSlot) {
+    // SAFETY: called with our slots only.
+    unsafe {
+        let own = &mut *slot.cast::<ForkSlot>();
+        if !own.fetched.is_null() {
+            pg_sys::MemoryContextDelete(own.fetched);
+            own.fetched = std::ptr::null_mut();
+        }
     }
 }
 
@@ -132,8 +161,26 @@ unsafe extern "C-unwind" fn getsomeattrs(slot: *mut TupleTableSlot, wanted: i32)
     unsafe {
         let first = (*slot).tts_nvalid;
         heap_operation!(getsomeattrs(slot, wanted));
-        if has_external(&*slot.cast::<ForkSlot>()) {
+        let own = &*slot.cast::<ForkSlot>();
+        if own.hides && !own.relation.is_null() {
+            hide(slot, first as usize);
+        }
+        if has_external(own) {
             fetch(slot, first as usize);
+        }
+    }
+}
+
+/// Dropped columns may be ones that the mounting role has no right to read: they are null.
+unsafe fn hide(slot: *mut TupleTableSlot, first: usize) {
+    // SAFETY: as above.
+    unsafe {
+        let columns = (*slot).tts_tupleDescriptor;
+        let columns = (*columns).attrs.as_slice((*columns).natts as usize);
+        for n in first..(*slot).tts_nvalid as usize {
+            if columns[n].attisdropped {
+                *(*slot).tts_isnull.add(n) = true;
+            }
         }
     }
 }
@@ -164,49 +211,72 @@ unsafe extern "C-unwind" fn fetch(slot: *mut TupleTableSlot, first: usize) {
                 );
             }
             let last = pg_sys::MemoryContextSwitchTo(own.fetched);
-            *value = pg_sys::Datum::from(toast::fetch(&*own.relation, &pointer, own.snapshot));
+            *value = match lazy::suits(columns[n].atttypid) {
+                true => lazy::value(own.relation, pointer, own.fetched),
+                false => pg_sys::Datum::from(toast::fetch(&*own.relation, &pointer)),
+            };
             pg_sys::MemoryContextSwitchTo(last);
         }
     }
 }
 
-/// Makes the slot hold a tuple of its own without TOAST pointers.
-#[pg_guard]
-unsafe extern "C-unwind" fn flatten(slot: *mut TupleTableSlot) {
+/// All columns taken apart, as the slot shows them.
+unsafe fn all_columns(slot: *mut TupleTableSlot) {
     // SAFETY: as above.
     unsafe {
-        let own = &mut *slot.cast::<ForkSlot>();
-        if !has_external(own) {
-            return;
-        }
         let natts = (*(*slot).tts_tupleDescriptor).natts;
         if i32::from((*slot).tts_nvalid) < natts {
             pg_sys::slot_getsomeattrs_int(slot, natts);
         }
-        let last = pg_sys::MemoryContextSwitchTo((*slot).tts_mcxt);
+    }
+}
+
+/// A tuple of the slot's form, without TOAST pointers, in the current memory context. The slot stays as it is.
+#[pg_guard]
+unsafe extern "C-unwind" fn form(slot: *mut TupleTableSlot) -> HeapTuple {
+    // SAFETY: as above.
+    unsafe {
+        all_columns(slot);
+        let old = (*slot.cast::<ForkSlot>()).heap.tuple;
         let flat = pg_sys::heap_form_tuple(
             (*slot).tts_tupleDescriptor,
             (*slot).tts_values,
             (*slot).tts_isnull,
         );
-        pg_sys::MemoryContextSwitchTo(last);
-        let old = own.heap.tuple;
         (*flat).t_self = (*old).t_self;
         (*flat).t_tableOid = (*old).t_tableOid;
         (*(*flat).t_data).t_choice = (*(*old).t_data).t_choice;
         (*(*flat).t_data).t_ctid = (*(*old).t_data).t_ctid;
+        flat
+    }
+}
+
+/// Makes the slot hold a tuple of its own.
+#[pg_guard]
+unsafe extern "C-unwind" fn flatten(slot: *mut TupleTableSlot) {
+    // SAFETY: as above.
+    unsafe {
+        let last = pg_sys::MemoryContextSwitchTo((*slot).tts_mcxt);
+        let flat = form(slot);
+        pg_sys::MemoryContextSwitchTo(last);
+        let own = &mut *slot.cast::<ForkSlot>();
         own.heap.tuple = flat;
         own.heap.off = 0;
+        own.relation = std::ptr::null();
         (*slot).tts_nvalid = 0;
         (*slot).tts_flags |= pg_sys::TTS_FLAG_SHOULDFREE as u16;
-        pg_sys::MemoryContextReset(own.fetched);
+        if !own.fetched.is_null() {
+            pg_sys::MemoryContextReset(own.fetched);
+        }
     }
 }
 
 unsafe extern "C-unwind" fn materialize(slot: *mut TupleTableSlot) {
     // SAFETY: as above.
     unsafe {
-        flatten(slot);
+        if is_foreign(slot) {
+            flatten(slot);
+        }
         heap_operation!(materialize(slot));
     }
 }
@@ -225,6 +295,7 @@ unsafe extern "C-unwind" fn copyslot(to: *mut TupleTableSlot, from: *mut TupleTa
         let own = &mut *to.cast::<ForkSlot>();
         own.heap.tuple = copy;
         (*to).tts_tid = (*copy).t_self;
+        (*to).tts_tableOid = (*copy).t_tableOid;
         (*to).tts_flags &= !(pg_sys::TTS_FLAG_EMPTY as u16);
         (*to).tts_flags |= pg_sys::TTS_FLAG_SHOULDFREE as u16;
     }
@@ -233,7 +304,9 @@ unsafe extern "C-unwind" fn copyslot(to: *mut TupleTableSlot, from: *mut TupleTa
 unsafe extern "C-unwind" fn get_heap_tuple(slot: *mut TupleTableSlot) -> HeapTuple {
     // SAFETY: as above.
     unsafe {
-        flatten(slot);
+        if is_foreign(slot) {
+            flatten(slot);
+        }
         heap_operation!(get_heap_tuple(slot))
     }
 }
@@ -241,15 +314,32 @@ unsafe extern "C-unwind" fn get_heap_tuple(slot: *mut TupleTableSlot) -> HeapTup
 unsafe extern "C-unwind" fn copy_heap_tuple(slot: *mut TupleTableSlot) -> HeapTuple {
     // SAFETY: as above.
     unsafe {
-        flatten(slot);
-        heap_operation!(copy_heap_tuple(slot))
+        match is_foreign(slot) {
+            true => form(slot),
+            false => heap_operation!(copy_heap_tuple(slot)),
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn form_minimal(slot: *mut TupleTableSlot) -> MinimalTuple {
+    // SAFETY: as above.
+    unsafe {
+        all_columns(slot);
+        pg_sys::heap_form_minimal_tuple(
+            (*slot).tts_tupleDescriptor,
+            (*slot).tts_values,
+            (*slot).tts_isnull,
+        )
     }
 }
 
 unsafe extern "C-unwind" fn copy_minimal_tuple(slot: *mut TupleTableSlot) -> MinimalTuple {
     // SAFETY: as above.
     unsafe {
-        flatten(slot);
-        heap_operation!(copy_minimal_tuple(slot))
+        match is_foreign(slot) {
+            true => form_minimal(slot),
+            false => heap_operation!(copy_minimal_tuple(slot)),
+        }
     }
 }

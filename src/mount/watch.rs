@@ -30,10 +30,52 @@ pub fn is_mounted(relation: pg_sys::Oid) -> bool {
         if found.is_null() {
             return false;
         }
-        let ours = !(*found).rd_tableam.is_null()
-            && (*(*found).rd_tableam).slot_callbacks == Some(super::am::slot_callbacks as _);
+        let ours = super::am::is_ours((*found).rd_tableam);
         pg_sys::RelationClose(found);
         ours
+    }
+}
+
+/// The mounted table of that name, if it is one.
+///
+/// # Safety
+/// A name of a parse node, or null.
+pub unsafe fn mounted_of(name: *mut pg_sys::RangeVar) -> Option<pg_sys::Oid> {
+    if name.is_null() {
+        return None;
+    }
+    // SAFETY: by the caller's promise.
+    let oid = unsafe {
+        pg_sys::RangeVarGetRelidExtended(
+            name,
+            pg_sys::AccessShareLock as i32,
+            pg_sys::RVROption::RVR_MISSING_OK,
+            None,
+            std::ptr::null_mut(),
+        )
+    };
+    (oid != pg_sys::InvalidOid && is_mounted(oid)).then_some(oid)
+}
+
+/// Raises 25006 for a statement that would write to a mounted table, or lock rows of it: also where there
+/// turn out to be none.
+unsafe fn refuse_writes(
+    statement: &pg_sys::PlannedStmt,
+    mounted: &dyn Fn(u32) -> Option<pg_sys::Oid>,
+) {
+    // SAFETY: a planned statement.
+    unsafe {
+        let results = pgrx::PgList::<i32>::from_pg(statement.resultRelations);
+        let locked = pgrx::PgList::<pg_sys::PlanRowMark>::from_pg(statement.rowMarks);
+        let locked = locked
+            .iter_ptr()
+            .filter(|mark| (**mark).markType < pg_sys::RowMarkType::ROW_MARK_REFERENCE);
+        let targets = results.iter_int().map(|n| n as u32);
+        for n in targets.chain(locked.map(|mark| (*mark).rti)) {
+            if let Some(oid) = mounted(n) {
+                super::change::read_only(pg_sys::RelationIdGetRelation(oid));
+            }
+        }
     }
 }
 
@@ -44,54 +86,77 @@ pub fn is_mounted(relation: pg_sys::Oid) -> bool {
 pub unsafe fn before_execution(query: *mut pg_sys::QueryDesc) {
     // SAFETY: by the caller's promise.
     unsafe {
-        if horizon::protected() || pg_sys::ParallelWorkerNumber >= 0 {
+        if pg_sys::ParallelWorkerNumber >= 0 {
             return;
         }
-        let tables = pgrx::PgList::<pg_sys::RangeTblEntry>::from_pg((*(*query).plannedstmt).rtable);
-        let mounted = tables.iter_ptr().any(|entry| {
-            (*entry).rtekind == pg_sys::RTEKind::RTE_RELATION
-                && (*entry).relkind as u8 == b'r'
-                && is_mounted((*entry).relid)
+        let statement = &*(*query).plannedstmt;
+        let tables = pgrx::PgList::<pg_sys::RangeTblEntry>::from_pg(statement.rtable);
+        let mounted_entry = |entry: *mut pg_sys::RangeTblEntry| {
+            let table =
+                (*entry).rtekind == pg_sys::RTEKind::RTE_RELATION && (*entry).relkind as u8 == b'r';
+            (table && is_mounted((*entry).relid)).then(|| (*entry).relid)
+        };
+        if !tables
+            .iter_ptr()
+            .any(|entry| mounted_entry(entry).is_some())
+        {
+            return;
+        }
+        refuse_writes(statement, &|n| {
+            tables.get_ptr(n as usize - 1).and_then(mounted_entry)
         });
-        if !mounted {
+        horizon::protect();
+        // The planner may have looked already, and this session be protected since: after the snapshot.
+        let snapshot = (*query).snapshot;
+        if !renewable(snapshot) {
             return;
         }
-        horizon::protect();
-        // One snapshot for the whole transaction stays: the scan says if it is not good.
-        let snapshot = (*query).snapshot;
-        let per_statement =
-            (*(&raw const pg_sys::XactIsoLevel)) < pg_sys::XACT_REPEATABLE_READ as i32;
-        if per_statement && !snapshot.is_null() && !pg_sys::IsInParallelMode() {
-            let new = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
-            pg_sys::UnregisterSnapshot(snapshot);
-            (*query).snapshot = new;
-        }
+        let new = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
+        pg_sys::UnregisterSnapshot(snapshot);
+        (*query).snapshot = new;
     }
 }
 
-/// Before COPY ... TO of a table, which runs without the executor: a new snapshot, if one is needed. `true`:
+thread_local! {
+    /// When the statement was sent that got a new snapshot.
+    static RENEWED: Cell<i64> = const { Cell::new(0) };
+}
+
+/// Whether a statement's snapshot is not good, and may be replaced: where each statement has its own, and
+/// once in what the client sent, so that functions within it see what it sees. The scan says if it is not
+/// good and stays.
+unsafe fn renewable(snapshot: pg_sys::Snapshot) -> bool {
+    // SAFETY: a valid snapshot, or null; plain variables of this process.
+    unsafe {
+        let isolation = *(&raw const pg_sys::XactIsoLevel);
+        if snapshot.is_null()
+            || isolation >= pg_sys::XACT_REPEATABLE_READ as i32
+            || pg_sys::IsInParallelMode()
+            || horizon::is_good(snapshot)
+        {
+            return false;
+        }
+        let sent = pg_sys::GetCurrentStatementStartTimestamp();
+        RENEWED.replace(sent) != sent
+    }
+}
+
+/// Before COPY of a table, which runs without the executor: raises 25006 for COPY ... FROM; a new snapshot, if one is needed. `true`:
 /// the caller pops it when the statement is done.
 ///
 /// # Safety
 /// A parse node.
 pub unsafe fn before_copy(statement: &pg_sys::CopyStmt) -> bool {
-    if statement.relation.is_null() || statement.is_from || horizon::protected() {
-        return false;
-    }
     // SAFETY: by the caller's promise.
     unsafe {
-        let oid = pg_sys::RangeVarGetRelidExtended(
-            statement.relation,
-            pg_sys::AccessShareLock as i32,
-            pg_sys::RVROption::RVR_MISSING_OK,
-            None,
-            std::ptr::null_mut(),
-        );
-        if oid == pg_sys::InvalidOid || !is_mounted(oid) {
+        let Some(oid) = mounted_of(statement.relation) else {
             return false;
+        };
+        if statement.is_from {
+            super::change::read_only(pg_sys::RelationIdGetRelation(oid));
         }
         horizon::protect();
-        if (*(&raw const pg_sys::XactIsoLevel)) >= pg_sys::XACT_REPEATABLE_READ as i32 {
+        if !pg_sys::ActiveSnapshotSet() || !renewable(pg_sys::GetActiveSnapshot()) {
             return false;
         }
         pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());

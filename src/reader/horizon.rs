@@ -59,23 +59,19 @@ pub fn new_snapshot() -> pg_sys::Snapshot {
     unsafe { pg_sys::GetCatalogSnapshot(pg_sys::Oid::from(2613)) }
 }
 
-/// Raises 40001 for a snapshot that others did not respect when it was taken.
-pub fn check(snapshot: pg_sys::Snapshot) {
-    // SAFETY: a plain variable; a valid snapshot of this process.
-    let (parallel, xmax, running) = unsafe {
+/// Whether the snapshot sees what one sees that was respected everywhere when it was taken.
+pub fn is_good(snapshot: pg_sys::Snapshot) -> bool {
+    // SAFETY: a valid snapshot of this process.
+    let (xmax, running) = unsafe {
         let snapshot = &*snapshot;
         let running: &[pg_sys::TransactionId] = match snapshot.xcnt {
             0 => &[],
             count => std::slice::from_raw_parts(snapshot.xip, count as usize),
         };
-        (
-            pg_sys::ParallelWorkerNumber >= 0,
-            snapshot.xmax.into_inner(),
-            running,
-        )
+        (snapshot.xmax.into_inner(), running)
     };
     let before = |a: u32, b: u32| (a.wrapping_sub(b) as i32) < 0;
-    let good = FIRST.with_borrow(|first| {
+    FIRST.with_borrow(|first| {
         first.as_ref().is_some_and(|first| {
             !before(xmax, first.xmax)
                 && running
@@ -83,8 +79,15 @@ pub fn check(snapshot: pg_sys::Snapshot) {
                     .map(|xid| xid.into_inner())
                     .all(|xid| !before(xid, first.xmax) || first.running.contains(&xid))
         })
-    });
-    if !good && !parallel {
+    })
+}
+
+/// Raises 40001 for a snapshot that others did not respect when it was taken.
+pub fn check(snapshot: pg_sys::Snapshot) {
+    // A parallel worker's is its leader's.
+    // SAFETY: a plain variable.
+    let parallel = unsafe { pg_sys::ParallelWorkerNumber } >= 0;
+    if !parallel && !is_good(snapshot) {
         super::refuse(
             PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
             "the transaction's snapshot is older than its first look into another database",

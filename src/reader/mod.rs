@@ -17,6 +17,7 @@ use crate::shmem::registry::{self, ForkState};
 use pg_fork_core::pages::Damaged;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use std::cell::Cell;
 
 /// Which state of a fork is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,20 @@ pub fn refuse(code: PgSqlErrorCode, message: impl Into<String>, hint: &str) -> !
     unreachable!()
 }
 
+thread_local! {
+    static HOLDS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this transaction keeps a database from being dropped.
+pub fn holds() -> bool {
+    HOLDS.get()
+}
+
+/// At the transaction's end.
+pub fn let_go() {
+    HOLDS.set(false);
+}
+
 /// The number under which the storage manager knows what is to be read; kept from being dropped until
 /// the transaction's end.
 ///
@@ -56,6 +71,7 @@ pub fn hold(db: u32, at: At) -> u32 {
             "Remove what was mounted from it with fork_unmount.",
         )
     };
+    HOLDS.set(true);
     let Some(fork) = readers::hold(db) else {
         if at == At::Now && !registry::forks_of(db).is_empty() {
             // A source cannot be dropped while it has forks; who drops it waits for this lock.

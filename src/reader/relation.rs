@@ -8,6 +8,7 @@ use pg_fork_core::pages::{btree, heap};
 use pg_fork_core::types::{Page, PAGE_SIZE};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
+use std::cell::RefCell;
 
 const PG_CLASS: u32 = 1259;
 const PG_CLASS_BY_OID: u32 = 2662;
@@ -112,19 +113,46 @@ fn mapped(db: u32) -> Vec<(u32, u32)> {
 pub struct Catalogs {
     pub db: u32,
     tablespace: u32,
-    map: Vec<(u32, u32)>,
     snapshot: pg_sys::Snapshot,
+    owner: pg_sys::ResourceOwner,
+    /// Those that were looked at: each is locked, so that nobody moves or cuts it off meanwhile.
+    found: RefCell<Vec<(u32, Pages)>>,
+}
+
+impl Drop for Catalogs {
+    fn drop(&mut self) {
+        // An error's end of the (sub)transaction lets go of both.
+        if std::thread::panicking() {
+            return;
+        }
+        // SAFETY: taken by us under that resource owner.
+        unsafe {
+            pg_sys::UnregisterSnapshotFromOwner(self.snapshot, self.owner);
+            let last = std::mem::replace(&mut *(&raw mut pg_sys::CurrentResourceOwner), self.owner);
+            for (oid, _) in self.found.take() {
+                let mode = pg_sys::AccessShareLock as i32;
+                pg_sys::LockRelease(&tag(self.db, oid), mode, false);
+            }
+            pg_sys::CurrentResourceOwner = last;
+        }
+    }
 }
 
 impl Catalogs {
     /// The catalogs as they are now.
     pub fn open(db: u32) -> Self {
         horizon::protect();
+        // SAFETY: a snapshot of this moment, kept from being vacuumed past until it is dropped.
+        let (snapshot, owner) = unsafe {
+            let snapshot = pg_sys::RegisterSnapshot(horizon::new_snapshot());
+            (snapshot, pg_sys::CurrentResourceOwner)
+        };
         Catalogs {
             db,
             tablespace: default_tablespace(db),
-            map: mapped(db),
-            snapshot: horizon::new_snapshot(),
+            snapshot,
+            owner,
+            found: RefCell::default(),
         }
     }
 
@@ -140,17 +168,26 @@ impl Catalogs {
 
     /// A catalog or an index of one.
     fn catalog(&self, oid: u32) -> Pages {
-        if let Some((_, rel)) = self.map.iter().find(|(mapped, _)| *mapped == oid) {
-            return self.pages(0, *rel, true);
+        let known = self.found.borrow().iter().find(|it| it.0 == oid).copied();
+        if let Some((_, pages)) = known {
+            return pages;
         }
-        match self.class(oid) {
-            Some(class) => self.pages_of(&class),
-            None => damaged(
-                self.db,
-                oid,
-                pg_fork_core::pages::Damaged("a catalog is not in pg_class"),
-            ),
-        }
+        // Where it is counts from when it is locked.
+        lock(self.db, oid);
+        let map = mapped(self.db);
+        let pages = match map.iter().find(|(mapped, _)| *mapped == oid) {
+            Some((_, rel)) => self.pages(0, *rel, true),
+            None => match self.class_now(oid) {
+                Some(class) => self.pages_of(&class),
+                None => damaged(
+                    self.db,
+                    oid,
+                    pg_fork_core::pages::Damaged("a catalog is not in pg_class"),
+                ),
+            },
+        };
+        self.found.borrow_mut().push((oid, pages));
+        pages
     }
 
     /// A file of a relation, as pg_class tells it.
@@ -161,8 +198,7 @@ impl Catalogs {
     fn pages_of(&self, class: &pg_sys::FormData_pg_class) -> Pages {
         let permanent = class.relpersistence as u8 == b'p';
         let rel = match class.relfilenode.to_u32() {
-            0 => self
-                .map
+            0 => mapped(self.db)
                 .iter()
                 .find(|(mapped, _)| *mapped == class.oid.to_u32())
                 .map_or(0, |(_, rel)| *rel),
@@ -192,52 +228,59 @@ impl Catalogs {
     pub fn each(&self, table: u32, index: u32, key: u32, mut what: impl FnMut(&Row)) {
         let (pages, index) = (self.catalog(table), self.catalog(index));
         let form = Form::open(table);
-        rows_by_number(
-            self.db,
-            &pages,
-            &index,
-            key,
-            self.snapshot,
-            |page, tuple| {
-                form.show(page, tuple, &mut what);
-            },
-        );
+        let sees = |tuple: &heap::Tuple, page: &Page| visible::sees(tuple, page, self.snapshot);
+        rows_by_number(self.db, &pages, &index, key, sees, |page, tuple| {
+            form.show(page, tuple, &mut what);
+        });
     }
 
     /// The same, as the C struct of the columns of fixed length.
-    fn rows<T: Copy>(&self, table: u32, index: u32, key: u32, mut what: impl FnMut(&T)) {
+    fn rows<T: Copy>(
+        &self,
+        (table, index): (u32, u32),
+        key: u32,
+        snapshot: pg_sys::Snapshot,
+        mut what: impl FnMut(&T),
+    ) {
         let (pages, index) = (self.catalog(table), self.catalog(index));
-        rows_by_number(
-            self.db,
-            &pages,
-            &index,
-            key,
-            self.snapshot,
-            |page, tuple| {
-                let row = tuple.data(page);
-                if row.len() >= std::mem::size_of::<T>() - std::mem::align_of::<T>() {
-                    let mut fixed = std::mem::MaybeUninit::<T>::zeroed();
-                    let len = row.len().min(std::mem::size_of::<T>());
-                    // SAFETY: the catalog's columns of fixed length, which are never null, lie at the
-                    // beginning of each row as the struct has them (genbki.h).
-                    let fixed = unsafe {
-                        std::ptr::copy_nonoverlapping(
-                            row.as_ptr(),
-                            fixed.as_mut_ptr().cast::<u8>(),
-                            len,
-                        );
-                        fixed.assume_init()
-                    };
-                    what(&fixed);
-                }
-            },
-        );
+        let sees = |tuple: &heap::Tuple, page: &Page| visible::sees(tuple, page, snapshot);
+        rows_by_number(self.db, &pages, &index, key, sees, |page, tuple| {
+            let row = tuple.data(page);
+            if row.len() >= std::mem::size_of::<T>() - std::mem::align_of::<T>() {
+                let mut fixed = std::mem::MaybeUninit::<T>::zeroed();
+                let len = row.len().min(std::mem::size_of::<T>());
+                // SAFETY: the catalog's columns of fixed length, which are never null, lie at the
+                // beginning of each row as the struct has them (genbki.h).
+                let fixed = unsafe {
+                    std::ptr::copy_nonoverlapping(
+                        row.as_ptr(),
+                        fixed.as_mut_ptr().cast::<u8>(),
+                        len,
+                    );
+                    fixed.assume_init()
+                };
+                what(&fixed);
+            }
+        });
     }
 
     /// A relation's row in pg_class.
     pub fn class(&self, oid: u32) -> Option<pg_sys::FormData_pg_class> {
+        self.class_seen(oid, self.snapshot)
+    }
+
+    /// The row as it is now, for a relation that was locked since.
+    fn class_now(&self, oid: u32) -> Option<pg_sys::FormData_pg_class> {
+        // Asked for first: a look-up on the way may take a snapshot of its own.
+        self.catalog(PG_CLASS);
+        self.catalog(PG_CLASS_BY_OID);
+        self.class_seen(oid, horizon::new_snapshot())
+    }
+
+    fn class_seen(&self, oid: u32, seen: pg_sys::Snapshot) -> Option<pg_sys::FormData_pg_class> {
         let mut found = None;
-        self.rows::<pg_sys::FormData_pg_class>(PG_CLASS, PG_CLASS_BY_OID, oid, |row| {
+        let place = (PG_CLASS, PG_CLASS_BY_OID);
+        self.rows::<pg_sys::FormData_pg_class>(place, oid, seen, |row| {
             if row.oid.to_u32() == oid {
                 found = Some(*row);
             }
@@ -248,8 +291,8 @@ impl Catalogs {
     /// The columns of a relation, dropped ones too.
     pub fn columns(&self, relation: u32, count: i16) -> Vec<Column> {
         let mut columns = vec![None; count.max(0) as usize];
-        let (table, index) = (PG_ATTRIBUTE, PG_ATTRIBUTE_BY_NUMBER);
-        self.rows::<pg_sys::FormData_pg_attribute>(table, index, relation, |row| {
+        let place = (PG_ATTRIBUTE, PG_ATTRIBUTE_BY_NUMBER);
+        self.rows::<pg_sys::FormData_pg_attribute>(place, relation, self.snapshot, |row| {
             if row.attrelid.to_u32() == relation && (1..=count).contains(&row.attnum) {
                 columns[row.attnum as usize - 1] = Some(Column::of(row));
             }
@@ -257,18 +300,24 @@ impl Catalogs {
         columns.into_iter().flatten().collect()
     }
 
+    /// Locked as the table is: REINDEX and VACUUM FULL of either would move its file.
     fn toast(&self, oid: u32) -> Option<Toast> {
-        let class = self.class(oid)?;
+        lock(self.db, oid);
         let mut index = None;
-        self.rows::<IndexRow>(PG_INDEX, PG_INDEX_BY_TABLE, oid, |row| {
+        let place = (PG_INDEX, PG_INDEX_BY_TABLE);
+        self.catalog(PG_INDEX);
+        self.catalog(PG_INDEX_BY_TABLE);
+        self.rows::<IndexRow>(place, oid, horizon::new_snapshot(), |row| {
             if row.table == oid && row.valid != 0 {
                 index = Some(row.index);
             }
         });
+        let index = index?;
+        lock(self.db, index);
         Some(Toast {
             oid,
-            pages: self.pages_of(&class),
-            index: self.pages_of(&self.class(index?)?),
+            pages: self.pages_of(&self.class_now(oid)?),
+            index: self.pages_of(&self.class_now(index)?),
         })
     }
 }
@@ -313,16 +362,20 @@ pub fn text(name: &pg_sys::NameData) -> String {
 /// Locks the relation against changes of its form until the transaction's end, as a statement in its own
 /// database does. The tag names the database that sessions are in: a fork, not its base.
 fn lock(db: u32, oid: u32) {
-    let tag = pg_sys::LOCKTAG {
+    let mode = pg_sys::AccessShareLock as i32;
+    // SAFETY: a whole tag.
+    unsafe { pg_sys::LockAcquire(&tag(db, oid), mode, false, false) };
+}
+
+fn tag(db: u32, oid: u32) -> pg_sys::LOCKTAG {
+    pg_sys::LOCKTAG {
         locktag_field1: db,
         locktag_field2: oid,
         locktag_field3: 0,
         locktag_field4: 0,
         locktag_type: pg_sys::LockTagType::LOCKTAG_RELATION as u8,
         locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
-    };
-    // SAFETY: a whole tag.
-    unsafe { pg_sys::LockAcquire(&tag, pg_sys::AccessShareLock as i32, false, false) };
+    }
 }
 
 /// The relation with this number in `db`, as [`super::hold`] returned it; locked. `None`: there is none.
@@ -351,14 +404,13 @@ pub fn open(db: u32, oid: u32) -> Option<Relation> {
     })
 }
 
-/// Calls `what` with each row that the snapshot sees and an index on a
-/// number leads to. May lead to others too, where a row's place was taken by another meanwhile.
+/// Calls `what` with each row that `sees` accepts and an index on a number leads to. May lead to others too, where a row's place was taken by another meanwhile.
 pub fn rows_by_number(
     db: u32,
     table: &Pages,
     index: &Pages,
     key: u32,
-    snapshot: pg_sys::Snapshot,
+    sees: impl Fn(&heap::Tuple, &Page) -> bool,
     mut what: impl FnMut(&Page, &heap::Tuple),
 ) {
     let rel = |pages: &Pages| pages.node.relNode.to_u32();
@@ -391,9 +443,7 @@ pub fn rows_by_number(
             table.read(block, none, &mut page);
             at = Some(block);
         }
-        let seen = heap::chain(&page, block, number, |tuple| {
-            Ok(visible::sees(tuple, &page, snapshot))
-        });
+        let seen = heap::chain(&page, block, number, |tuple| Ok(sees(tuple, &page)));
         match seen {
             Ok(Some(tuple)) => what(&page, &tuple),
             Ok(None) => {}

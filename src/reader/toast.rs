@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // builds varlenas
 
 use super::relation::{Relation, Toast};
+use super::visible;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
@@ -35,11 +36,7 @@ pub unsafe fn pointer(value: *const u8) -> Option<Pointer> {
 }
 
 /// The value, palloc'd and decompressed. Raises XX001 if its chunks are not all there.
-pub fn fetch(
-    relation: &Relation,
-    pointer: &Pointer,
-    snapshot: pg_sys::Snapshot,
-) -> *mut pg_sys::varlena {
+pub fn fetch(relation: &Relation, pointer: &Pointer) -> *mut pg_sys::varlena {
     let missing = |what: &str| -> ! {
         ereport!(
             ERROR,
@@ -66,7 +63,7 @@ pub fn fetch(
         let header = ((size + 4) as u32) << 2 | if compressed { 2 } else { 0 };
         result.cast::<u32>().write(header);
         let mut filled = 0;
-        for chunk in chunks(toast, relation, pointer.value, snapshot) {
+        for chunk in chunks(toast, relation, pointer.value) {
             if filled + chunk.len() > size {
                 missing("unexpected chunk");
             }
@@ -86,19 +83,14 @@ pub fn fetch(
 }
 
 /// The value's chunks in their order (chunk_id, chunk_seq, chunk_data).
-fn chunks(
-    toast: &Toast,
-    relation: &Relation,
-    value: u32,
-    snapshot: pg_sys::Snapshot,
-) -> Vec<Vec<u8>> {
+fn chunks(toast: &Toast, relation: &Relation, value: u32) -> Vec<Vec<u8>> {
     let mut found = Vec::new();
     super::relation::rows_by_number(
         relation.db,
         &toast.pages,
         &toast.index,
         value,
-        snapshot,
+        |tuple, _| visible::kept(tuple),
         |page, tuple| {
             let row = tuple.data(page);
             let number = |at: usize| {

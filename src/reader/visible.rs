@@ -20,7 +20,13 @@ const HEAP_XMAX_IS_MULTI: u16 = 0x1000;
 
 fn running(xid: u32, snapshot: pg_sys::Snapshot) -> bool {
     // SAFETY: a valid snapshot.
-    unsafe { pg_sys::XidInMVCCSnapshot(xid.into(), snapshot) }
+    unsafe {
+        // Most are older than all that run: a call would cost more than all the rest.
+        let xmin = (*snapshot).xmin.into_inner();
+        let old = xid < pg_sys::FirstNormalTransactionId.into_inner()
+            || (xid.wrapping_sub(xmin) as i32) < 0;
+        !old && pg_sys::XidInMVCCSnapshot(xid.into(), snapshot)
+    }
 }
 
 fn committed(xid: u32) -> bool {
@@ -57,6 +63,13 @@ pub fn sees(tuple: &Tuple, page: &Page, snapshot: pg_sys::Snapshot) -> bool {
         return updater == 0 || running(updater, snapshot) || !committed(updater);
     }
     running(tuple.xmax, snapshot) || (mask & HEAP_XMAX_COMMITTED == 0 && !committed(tuple.xmax))
+}
+
+/// Whether a tuple is one that was ever put there for good: a row's chunks in a TOAST table, which live
+/// and die with the row (heapam_visibility.c, `HeapTupleSatisfiesToast`). Their own numbers say less: VACUUM
+/// FULL writes them anew as its own, and leaves the row's.
+pub fn kept(tuple: &Tuple) -> bool {
+    tuple.infomask & HEAP_XMIN_FROZEN != HEAP_XMIN_INVALID && tuple.xmin != 0
 }
 
 /// The tuples of a page that the snapshot sees, in the order of their line pointers.
