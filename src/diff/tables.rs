@@ -239,7 +239,7 @@ fn take(tables: &mut [Option<Table>], fits: impl Fn(&Table) -> bool) -> Option<T
 fn statement_snapshot() -> pg_sys::Snapshot {
     // SAFETY: a function runs with an active snapshot; registered with the portal's resources.
     unsafe {
-        let whole = *(&raw const pg_sys::XactIsoLevel) >= pg_sys::XACT_REPEATABLE_READ as i32;
+        let whole = pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32;
         if whole {
             let snapshot = pg_sys::GetActiveSnapshot();
             horizon::check(snapshot);

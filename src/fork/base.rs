@@ -15,13 +15,6 @@ pub fn of(fork: u32) -> Option<u32> {
     (fork.twin != 0).then_some(fork.twin)
 }
 
-/// The fork whose base this is.
-pub fn fork_of(base: u32) -> Option<u32> {
-    registry::slot(base)
-        .filter(|slot| slot.used == Use::Base)
-        .map(|slot| slot.twin)
-}
-
 /// The base's number; makes it if there is none. The caller's lock keeps the fork from being dropped.
 ///
 /// Raises 53400 (no room in the registry) or 58030 (its files could not be made).
