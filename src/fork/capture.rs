@@ -92,13 +92,14 @@ pub fn dirty_pages(db: u32, deadline: Instant) -> Option<Vec<Dirty>> {
     Some(dirty)
 }
 
-/// Copies the pages into the layer as its first pre-images.
+/// Copies the pages into the layer as its first pre-images; `false`: not all of them by the deadline.
 pub fn capture(
     db: u32,
     layer: u32,
     space: u32,
     pages: &[Dirty],
-) -> Result<(), EngineError<io::Error>> {
+    deadline: Instant,
+) -> Result<bool, EngineError<io::Error>> {
     let node = match view::role(db) {
         Role::Node(node) => (*node).clone(),
         _ => Node::default(),
@@ -106,6 +107,9 @@ pub fn capture(
     let mut page: Page = [0; PAGE_SIZE];
     let mut noted = None;
     for dirty in pages {
+        if Instant::now() > deadline {
+            return Ok(false);
+        }
         let tag = &dirty.tag;
         let rel = RelFork {
             spc: tag.rnode.spcNode.to_u32(),
@@ -137,5 +141,5 @@ pub fn capture(
         Server.write_file(FileOf { oid: layer, rel }, tag.blockNum, &page)?;
         Server.set_bit(layer, space, rel, tag.blockNum)?;
     }
-    Ok(())
+    Ok(true)
 }

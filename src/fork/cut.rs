@@ -306,10 +306,15 @@ fn attempt(
     }
     dir.used = true;
     let space = registry::new_space();
-    capture::capture(source.oid, oid, space, &dirty).map_err(|error| match error {
-        pg_fork_core::engine::EngineError::Host(error) => Failed::Io(error),
-        other => Failed::Io(std::io::Error::other(format!("{other:?}"))),
-    })?;
+    let captured =
+        capture::capture(source.oid, oid, space, &dirty, until).map_err(|error| match error {
+            pg_fork_core::engine::EngineError::Host(error) => Failed::Io(error),
+            other => Failed::Io(std::io::Error::other(format!("{other:?}"))),
+        })?;
+    // What is left takes less than to stop everyone once more: no look at the time from here on.
+    if !captured {
+        return Err(Failed::TooLong { pages: dirty.len() });
+    }
     stop_point::at("cut-captured");
     let mut layer = Slot::empty();
     layer.used = Use::Layer;
@@ -339,9 +344,6 @@ fn attempt(
     meta.in_flight = in_flight;
     files::write_meta(&meta, false).map_err(Failed::Io)?;
     stop_point::at("cut-meta");
-    if stopped.elapsed() > max_pause {
-        return Err(Failed::TooLong { pages: dirty.len() });
-    }
     let inserted = registry::change(|table| {
         let inserted = table.insert(layer);
         if inserted {
