@@ -226,6 +226,9 @@ pub unsafe fn smgr_create(reln: SMgrRelation, fork: Fork, redo: bool) {
             }
             _ => {}
         }
+        if redo && fork == ForkNumber::INIT_FORKNUM && fork_node(&role).is_some() {
+            clear_for_init(reln, db, rel);
+        }
         if (*reln).md_num_open_segs[fork as usize] > 0 {
             md::mdclose(reln, fork);
         }
@@ -239,6 +242,28 @@ pub unsafe fn smgr_create(reln: SMgrRelation, fork: Fork, redo: bool) {
             }
             md::mdcreate(reln, fork, redo);
         });
+    }
+}
+
+/// Replay makes an init fork that was not there when recovery began: the relation's creation was undone
+/// before the crash, but that is not in the WAL. What is left of the main fork (md.c, `mdunlink`, leaves it
+/// empty until the next checkpoint) would end recovery when the init fork is copied over it: reinit.c has
+/// copy_file create a new file. A stock server does not start then; a fork must not do that to it.
+unsafe fn clear_for_init(reln: SMgrRelation, db: u32, rel: RelFork) {
+    let main = RelFork { fork: 0, ..rel };
+    // SAFETY: see smgr_create.
+    unsafe {
+        if md::mdexists(reln, ForkNumber::INIT_FORKNUM) {
+            return;
+        }
+        if (*reln).md_num_open_segs[0] > 0 {
+            md::mdclose(reln, ForkNumber::MAIN_FORKNUM);
+        }
+    }
+    for segment in 0.. {
+        if std::fs::remove_file(files::segment_path(db, main, segment)).is_err() {
+            break;
+        }
     }
 }
 

@@ -409,8 +409,11 @@ fn tools_pass_over_mounted_tables() {
     cluster.must("vacuumdb", &["-d", "prod", "--full"]);
     cluster.must("vacuumdb", &["-d", "prod", "--freeze", "-j", "2"]);
     cluster.must("reindexdb", &["-d", "prod"]);
-    cluster.sql("prod", "REINDEX SCHEMA f; REINDEX TABLE f.made; CLUSTER; GRANT SELECT ON f.made TO PUBLIC; \
-        COMMENT ON TABLE f.made IS 'x'; CREATE STATISTICS s ON a, b FROM f.made; ANALYZE f.made");
+    cluster.sql(
+        "prod",
+        "REINDEX SCHEMA f; REINDEX TABLE f.made; CLUSTER; GRANT SELECT ON f.made TO PUBLIC; \
+        COMMENT ON TABLE f.made IS 'x'; CREATE STATISTICS s ON a, b FROM f.made; ANALYZE f.made",
+    );
     cluster.amcheck("prod");
     // A full copy has them too; a fork of it as well.
     cluster.sql("prod", "SELECT fork_create('prod', 'g')");

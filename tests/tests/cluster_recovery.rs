@@ -163,3 +163,28 @@ fn a_crash_before_a_dropped_file_was_handed_over_loses_nothing() {
         "5000|12502500"
     );
 }
+
+/// A stock server does not start after this in a plain database ("could not create file": reinit.c); what
+/// somebody tries in a fork must not do that to prod.
+#[test]
+fn an_unlogged_table_that_was_rolled_back_does_not_keep_the_server_down() {
+    let cluster = Cluster::new("wal_writer_delay = 10s\nbgwriter_delay = 10s\nautovacuum = off");
+    cluster.sql("postgres", "CREATE DATABASE prod");
+    cluster.sql("prod", "CREATE TABLE t (a int)");
+    cluster.sql("postgres", "SELECT fork_create('prod', 'f'); CHECKPOINT");
+    let mut session = cluster.client("f");
+    session
+        .batch_execute("BEGIN; CREATE UNLOGGED TABLE u (a int PRIMARY KEY); CREATE TABLE p (a int)")
+        .unwrap();
+    // What is in the WAL so far gets to disk; the rollback does not.
+    cluster.sql("prod", "INSERT INTO t VALUES (1)");
+    session.batch_execute("ROLLBACK").unwrap();
+    cluster.stop("immediate");
+    cluster.start();
+    assert_eq!(cluster.sql("prod", "SELECT count(*) FROM t"), "1");
+    cluster.sql(
+        "f",
+        "CREATE UNLOGGED TABLE u (a int PRIMARY KEY); INSERT INTO u VALUES (1)",
+    );
+    cluster.amcheck("f");
+}
