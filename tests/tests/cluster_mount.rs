@@ -295,7 +295,8 @@ fn every_kind_of_scan_and_statement() {
     assert!(text.contains("n 288000 bad 15"), "{text}");
     assert_eq!(text.matches("ERROR").count(), 1, "{text}");
     let expected = cluster.script("f",
-        "BEGIN; DECLARE c SCROLL CURSOR FOR SELECT id FROM plain WHERE id < 500;
+        "SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off;
+         BEGIN; DECLARE c SCROLL CURSOR FOR SELECT id FROM plain WHERE id < 500;
          MOVE FORWARD ALL IN c; FETCH PRIOR FROM c; FETCH PRIOR FROM c; MOVE BACKWARD ALL IN c; FETCH NEXT FROM c; FETCH ABSOLUTE 300 FROM c; FETCH RELATIVE -299 FROM c; FETCH LAST FROM c;");
     let expected = String::from_utf8_lossy(&expected.stdout).into_owned();
     assert!(
@@ -456,4 +457,251 @@ fn tools_pass_over_mounted_tables() {
     );
     // No file of the sources is left over, and none is missing.
     cluster.sql("prod", "SELECT fork_unmount('again'); VACUUM FULL");
+}
+
+#[test]
+fn rights_are_those_in_the_fork() {
+    let cluster = prod("autovacuum = off");
+    cluster.sql(
+        "prod",
+        "CREATE ROLE ann LOGIN; CREATE ROLE bob LOGIN; CREATE ROLE eve LOGIN; CREATE ROLE all_reader LOGIN; \
+         GRANT pg_read_all_data TO all_reader; CREATE SCHEMA closed; CREATE TABLE closed.t (a int); \
+         GRANT SELECT ON closed.t TO ann; CREATE TABLE secret (a int, hidden text, b text); \
+         INSERT INTO secret SELECT i, repeat(md5(i::text), 500), 'b' || i FROM generate_series(1, 10) i; \
+         ALTER TABLE secret ALTER hidden SET STORAGE external; UPDATE secret SET hidden = hidden || 'x'; \
+         GRANT SELECT (a, b) ON secret TO ann; GRANT SELECT ON made, toasted TO ann; CREATE TABLE filtered (a int); \
+         ALTER TABLE filtered ENABLE ROW LEVEL SECURITY; GRANT SELECT ON filtered TO ann; \
+         GRANT CREATE ON DATABASE prod TO ann, all_reader; SELECT fork_create('prod', 'f'); \
+         CREATE TABLE ann_own (v text); ALTER TABLE ann_own OWNER TO ann",
+    );
+    let mut ann = cluster.client_as("ann", "prod");
+    let state = |error: postgres::Error| error.code().expect("an SQLSTATE").code().to_string();
+    ann.batch_execute("SELECT fork_mount('f')")
+        .expect("mounts what she may read");
+    let names = "SELECT string_agg(relname, ',' ORDER BY relname COLLATE \"C\") FROM pg_class WHERE relnamespace = 'f'::regnamespace AND relkind = 'r'";
+    assert_eq!(cluster.sql("prod", names), "made,secret,toasted");
+    let row = ann.query_one("SELECT count(*), count(m::text), max(m::text), string_agg(b, ',' ORDER BY a) FROM f.secret m", &[]).expect("reads");
+    assert_eq!(row.get::<_, i64>(0), 10);
+    assert_eq!(row.get::<_, String>(2), "(9,b9)");
+    assert_eq!(row.get::<_, String>(3), "b1,b2,b3,b4,b5,b6,b7,b8,b9,b10");
+    let hidden = ann.query("SELECT hidden FROM f.secret", &[]);
+    assert_eq!(state(hidden.expect_err("no such column")), "42703");
+    // Nor does it come with a row that is stored.
+    ann.batch_execute("CREATE SCHEMA ann; CREATE TABLE ann.copy AS SELECT m FROM f.secret m; CREATE TABLE ann.sorted AS SELECT * FROM f.secret ORDER BY b").expect("copies");
+    assert_eq!(
+        cluster.sql(
+            "prod",
+            "SELECT max(pg_column_size(m)) < 100, pg_relation_size('ann.copy') FROM ann.copy"
+        ),
+        "t|8192"
+    );
+    for (tables, code) in [
+        ("filtered", "42501"),
+        ("closed.t", "42P01"),
+        ("plain", "42501"),
+        ("none", "42P01"),
+    ] {
+        let sql = format!("SELECT fork_mount('f', into_schema => 'x', tables => '{{{tables}}}')");
+        assert_eq!(
+            state(ann.batch_execute(&sql).expect_err("no right")),
+            code,
+            "{tables}"
+        );
+    }
+    // Others need the right to the mounted table, which is the owner's to give, as for a view.
+    let mut bob = cluster.client_as("bob", "prod");
+    assert_eq!(
+        state(
+            bob.batch_execute("SELECT * FROM f.made")
+                .expect_err("no right")
+        ),
+        "42501"
+    );
+    ann.batch_execute("GRANT USAGE ON SCHEMA f TO bob; GRANT SELECT ON f.made TO bob")
+        .expect("grants");
+    bob.batch_execute("SELECT * FROM f.made").expect("reads");
+    assert_eq!(
+        state(
+            bob.batch_execute("SELECT fork_unmount('f')")
+                .expect_err("not the owner")
+        ),
+        "42501"
+    );
+    assert_eq!(
+        state(
+            bob.batch_execute("DROP TABLE f.made")
+                .expect_err("not the owner")
+        ),
+        "42501"
+    );
+    bob.batch_execute("SELECT * FROM f.made")
+        .expect("is still there");
+    // What the owner loses in the fork is lost here.
+    cluster.sql("f", "REVOKE SELECT ON made FROM ann; REVOKE SELECT (b) ON secret FROM ann; ALTER TABLE toasted ENABLE ROW LEVEL SECURITY");
+    for table in ["made", "secret", "toasted"] {
+        let error = ann.batch_execute(&format!("SELECT count(*) FROM f.{table}"));
+        assert_eq!(state(error.expect_err("revoked")), "42501", "{table}");
+    }
+    cluster.sql("prod", "ALTER TABLE f.made OWNER TO postgres");
+    bob.batch_execute("SELECT * FROM f.made")
+        .expect("the new owner reads it");
+    cluster.sql("prod", "REVOKE CONNECT ON DATABASE f FROM PUBLIC");
+    assert_eq!(
+        state(
+            ann.batch_execute("SELECT fork_mount('f', into_schema => 'x')")
+                .expect_err("no CONNECT")
+        ),
+        "42501"
+    );
+    assert_eq!(
+        state(
+            ann.batch_execute("SELECT a FROM f.secret")
+                .expect_err("no CONNECT")
+        ),
+        "42501"
+    );
+    cluster.sql("prod", "GRANT CONNECT ON DATABASE f TO PUBLIC");
+
+    let mut reader = cluster.client_as("all_reader", "prod");
+    reader
+        .batch_execute(
+            "SELECT fork_mount('f', into_schema => 'r'); SELECT * FROM r.secret; SELECT * FROM r.t",
+        )
+        .expect("reads all");
+    let mut eve = cluster.client_as("eve", "prod");
+    assert_eq!(
+        state(
+            eve.batch_execute("SELECT fork_mount('f')")
+                .expect_err("no CREATE")
+        ),
+        "42501"
+    );
+    assert_eq!(
+        state(
+            eve.batch_execute("SELECT * FROM r.secret")
+                .expect_err("no USAGE")
+        ),
+        "42501"
+    );
+    // Roles that own mounted tables can be cleared away.
+    cluster.sql(
+        "prod",
+        "DROP TABLE f.made; DROP OWNED BY ann, all_reader; REVOKE ALL ON ALL TABLES IN SCHEMA public FROM ann",
+    );
+    assert_eq!(
+        cluster.sql(
+            "prod",
+            "SELECT count(*) FROM pg_namespace WHERE nspname IN ('f', 'r', 'ann')"
+        ),
+        "0"
+    );
+}
+
+#[test]
+fn types_that_differ_are_named() {
+    let cluster = prod("autovacuum = off");
+    cluster.sql("prod", "SELECT fork_create('prod', 'f')");
+    cluster.sql(
+        "f",
+        "CREATE TYPE color AS ENUM ('red'); CREATE TABLE colored (id int, c color); \
+         CREATE TABLE later (a int, r plain); INSERT INTO later SELECT p.id, p FROM plain p LIMIT 3",
+    );
+    let error = cluster.expect_error(
+        "prod",
+        "SELECT fork_mount('f', tables => '{colored}')",
+        "42704",
+    );
+    assert!(
+        error.contains("\"c\"") && error.contains("public.colored"),
+        "{error}"
+    );
+    let out = cluster.script("prod", "SELECT fork_mount('f');");
+    let warned = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(
+        warned.contains("WARNING")
+            && warned.contains("public.colored")
+            && !warned.contains("ERROR"),
+        "{warned}"
+    );
+    assert_eq!(
+        cluster.sql("prod", "SELECT count(*) FROM f.later WHERE (r).id > 0"),
+        "3"
+    );
+    assert_eq!(cluster.sql("prod", "SELECT to_regclass('f.colored')"), "");
+
+    // Changes of the tables' form after they were mounted.
+    let session = |sql: &str| cluster.sql("prod", sql);
+    cluster.sql(
+        "f",
+        "ALTER TYPE mood ADD VALUE 'calm'; ALTER TABLE made ALTER c TYPE varchar(50); ALTER TABLE part_1 RENAME COLUMN v TO w; \
+         ALTER TABLE toasted DROP COLUMN n; ALTER TABLE unlogged ADD COLUMN extra text DEFAULT 'secret', ADD COLUMN two text; \
+         INSERT INTO unlogged SELECT i, repeat('z', 3000), 'two' FROM generate_series(51, 60) i; ALTER TABLE other.plain RENAME TO moved",
+    );
+    cluster.expect_error("prod", "SELECT * FROM f.kinds", "42804");
+    cluster.expect_error("prod", "SELECT * FROM f.made", "42804");
+    cluster.expect_error("prod", "SELECT * FROM f.toasted", "42804");
+    assert_eq!(session("SELECT count(*), max(v) FROM f.part_1"), "10|p9");
+    assert_eq!(session("SELECT x FROM f.\"other.plain\""), "77");
+    // Columns that the fork added do not come along into a table of this database.
+    session("CREATE TABLE local (a int); INSERT INTO local SELECT * FROM f.unlogged; ALTER TABLE local ADD COLUMN b text, ADD COLUMN c text");
+    assert_eq!(
+        session("SELECT count(*), count(b), count(c), pg_relation_size('local') FROM local"),
+        "60|0|0|8192"
+    );
+    assert_eq!(session("SELECT m FROM f.unlogged m WHERE a = 60"), "(60)");
+}
+
+#[test]
+fn forks_that_go_and_servers_that_stop() {
+    let cluster = prod("autovacuum = off");
+    cluster.sql(
+        "prod",
+        "SELECT fork_create('prod', 'f'); SELECT fork_mount('f'); SELECT fork_mount('f', 'cut')",
+    );
+    cluster.sql("f", "DELETE FROM made WHERE a > 5");
+    let both = "SELECT (SELECT count(*) FROM f.made), (SELECT count(*) FROM f_cut.made)";
+    assert_eq!(cluster.sql("prod", both), "5|11");
+    cluster.stop("fast");
+    cluster.start();
+    assert_eq!(cluster.sql("prod", both), "5|11");
+    cluster.sql("prod", "UPDATE made SET c = 'later'");
+    cluster.stop("immediate");
+    cluster.start();
+    assert_eq!(cluster.sql("prod", both), "5|11");
+    assert_eq!(
+        cluster.sql("prod", "SELECT count(*) FROM f_cut.made WHERE c = 'later'"),
+        "0"
+    );
+
+    // A reader in a transaction keeps the fork, unless force is used; it ends then.
+    for table in ["f.made", "f_cut.made"] {
+        let mut reader = cluster.client("prod");
+        reader
+            .batch_execute(&format!("BEGIN; SELECT count(*) FROM {table}"))
+            .expect("reads");
+        cluster.expect_error("prod", "SELECT fork_drop('f', force => false)", "55006");
+        reader
+            .batch_execute(&format!("SELECT count(*) FROM {table}; COMMIT"))
+            .expect("reads on");
+    }
+    let mut reader = cluster.client("prod");
+    reader
+        .batch_execute("BEGIN; SELECT count(*) FROM f_cut.made")
+        .expect("reads");
+    cluster.sql("prod", "SELECT fork_drop('f', force => true)");
+    let ended = reader.batch_execute("SELECT 1").expect_err("ended");
+    assert!(
+        ended.is_closed() || ended.code().is_some_and(|code| code.code() == "57P01"),
+        "{ended:?}"
+    );
+    for table in ["f.made", "f_cut.made"] {
+        cluster.expect_error("prod", &format!("SELECT * FROM {table}"), "3D000");
+        cluster.expect_error("prod", &format!("EXPLAIN SELECT * FROM {table}"), "3D000");
+    }
+    cluster.must("vacuumdb", &["-d", "prod", "--full"]);
+    cluster.sql(
+        "prod",
+        "VACUUM; DROP TABLE f.made; SELECT fork_unmount('f'); DROP SCHEMA f_cut CASCADE",
+    );
+    cluster.wait_for_folders(0);
 }
