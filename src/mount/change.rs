@@ -1,5 +1,6 @@
 //! Mounted tables cannot be changed: each callback that would raises an error.
 #![allow(unsafe_code)] // callbacks of the table access method
+#![allow(clippy::too_many_arguments)] // their types
 
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;

@@ -42,13 +42,4 @@ impl Pages {
             pg_sys::UnlockReleaseBuffer(buffer);
         }
     }
-
-    /// Asks the OS for a block that will be read soon.
-    pub fn prefetch(&self, block: u32) {
-        // SAFETY: as `count`.
-        unsafe {
-            let reln = pg_sys::smgropen(self.node, pg_sys::InvalidBackendId);
-            pg_sys::PrefetchSharedBuffer(reln, MAIN, block);
-        }
-    }
 }

@@ -633,7 +633,7 @@ fn types_that_differ_are_named() {
     let session = |sql: &str| cluster.sql("prod", sql);
     cluster.sql(
         "f",
-        "ALTER TYPE mood ADD VALUE 'calm'; ALTER TABLE made ALTER c TYPE varchar(50); ALTER TABLE part_1 RENAME COLUMN v TO w; \
+        "ALTER TYPE mood ADD VALUE 'calm'; ALTER TABLE made ALTER c TYPE varchar(50); ALTER TABLE parts RENAME COLUMN v TO w; \
          ALTER TABLE toasted DROP COLUMN n; ALTER TABLE unlogged ADD COLUMN extra text DEFAULT 'secret', ADD COLUMN two text; \
          INSERT INTO unlogged SELECT i, repeat('z', 3000), 'two' FROM generate_series(51, 60) i; ALTER TABLE other.plain RENAME TO moved",
     );
