@@ -264,7 +264,7 @@ fn shown(there: &Catalogs, table: &Table, role: Oid) -> Vec<Shown> {
         let missing = row
             .column(pg_sys::Anum_pg_attribute_attmissingval as i32)
             .filter(|_| form.atthasmissing)
-            .map(|value| array_text(value));
+            .map(array_text);
         shown[form.attnum as usize - 1] = Some(Shown {
             column: Column::of(form),
             readable: table.whole || rights::reads_column(row, table.owner, role),

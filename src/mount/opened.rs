@@ -119,9 +119,8 @@ unsafe fn check_columns(mounted: pg_sys::Relation, found: &Relation) {
             .as_slice((*(*mounted).rd_att).natts as usize)
     };
     for (n, column) in columns.iter().enumerate() {
-        let same_layout = |other: &relation::Column| {
-            other.len == column.attlen && other.align == column.attalign as i8
-        };
+        let same_layout =
+            |other: &relation::Column| other.len == column.attlen && other.align == column.attalign;
         let same = found.columns.get(n).is_some_and(|other| {
             same_layout(other)
                 && (column.attisdropped

@@ -177,8 +177,9 @@ unsafe fn hide(slot: *mut TupleTableSlot, first: usize) {
     unsafe {
         let columns = (*slot).tts_tupleDescriptor;
         let columns = (*columns).attrs.as_slice((*columns).natts as usize);
-        for n in first..(*slot).tts_nvalid as usize {
-            if columns[n].attisdropped {
+        let last = (*slot).tts_nvalid as usize;
+        for (n, column) in columns.iter().enumerate().take(last).skip(first) {
+            if column.attisdropped {
                 *(*slot).tts_isnull.add(n) = true;
             }
         }
@@ -193,8 +194,9 @@ unsafe extern "C-unwind" fn fetch(slot: *mut TupleTableSlot, first: usize) {
         let own = &mut *slot.cast::<ForkSlot>();
         let columns = (*slot).tts_tupleDescriptor;
         let columns = (*columns).attrs.as_slice((*columns).natts as usize);
-        for n in first..(*slot).tts_nvalid as usize {
-            if columns[n].attlen != -1 || *(*slot).tts_isnull.add(n) {
+        let last = (*slot).tts_nvalid as usize;
+        for (n, column) in columns.iter().enumerate().take(last).skip(first) {
+            if column.attlen != -1 || *(*slot).tts_isnull.add(n) {
                 continue;
             }
             let value = (*slot).tts_values.add(n);
@@ -211,7 +213,7 @@ unsafe extern "C-unwind" fn fetch(slot: *mut TupleTableSlot, first: usize) {
                 );
             }
             let last = pg_sys::MemoryContextSwitchTo(own.fetched);
-            *value = match lazy::suits(columns[n].atttypid) {
+            *value = match lazy::suits(column.atttypid) {
                 true => lazy::value(own.relation, pointer, own.fetched),
                 false => pg_sys::Datum::from(toast::fetch(&*own.relation, &pointer)),
             };

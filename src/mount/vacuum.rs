@@ -56,9 +56,7 @@ unsafe fn is_full(statement: &pg_sys::VacuumStmt) -> bool {
         let named =
             |option: *mut pg_sys::DefElem| std::ffi::CStr::from_ptr((*option).defname) == c"full";
         let mut full = options.iter_ptr().filter(|option| named(*option));
-        let asked = full
-            .next()
-            .is_some_and(|option| pg_sys::defGetBoolean(option));
-        asked
+        full.next()
+            .is_some_and(|option| pg_sys::defGetBoolean(option))
     }
 }

@@ -128,7 +128,7 @@ thread_local! {
 unsafe fn renewable(snapshot: pg_sys::Snapshot) -> bool {
     // SAFETY: a valid snapshot, or null; plain variables of this process.
     unsafe {
-        let isolation = *(&raw const pg_sys::XactIsoLevel);
+        let isolation = pg_sys::XactIsoLevel;
         if snapshot.is_null()
             || isolation >= pg_sys::XACT_REPEATABLE_READ as i32
             || pg_sys::IsInParallelMode()

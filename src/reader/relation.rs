@@ -36,7 +36,7 @@ impl Column {
             kind: form.atttypid.to_u32(),
             modifier: form.atttypmod,
             len: form.attlen,
-            align: form.attalign as i8,
+            align: form.attalign,
             by_value: form.attbyval,
             dropped: form.attisdropped,
         }
@@ -126,7 +126,8 @@ impl Drop for Catalogs {
         // SAFETY: taken by us under that resource owner.
         unsafe {
             pg_sys::UnregisterSnapshotFromOwner(self.snapshot, self.owner);
-            let last = std::mem::replace(&mut *(&raw mut pg_sys::CurrentResourceOwner), self.owner);
+            let last = pg_sys::CurrentResourceOwner;
+            pg_sys::CurrentResourceOwner = self.owner;
             for (oid, _) in self.found.take() {
                 let mode = pg_sys::AccessShareLock as i32;
                 pg_sys::LockRelease(&tag(self.db, oid), mode, false);
