@@ -1,10 +1,11 @@
-//! Scans of mounted tables: block by block, each copied, the snapshot's tuples picked out at once.
+//! Scans of mounted tables: block by block, each pinned, the snapshot's tuples picked out at once.
 #![allow(unsafe_code)] // the executor's scans
 
 use super::{opened, slot};
+use crate::reader::page::Pinned;
 use crate::reader::relation::Relation;
 use crate::reader::{damaged, horizon, visible};
-use pg_fork_core::pages::heap::{self, Tuple};
+use pg_fork_core::pages::heap::{self, Place};
 use pg_fork_core::pages::items;
 use pg_fork_core::types::{Page, PAGE_SIZE};
 use pgrx::pg_sys;
@@ -30,10 +31,10 @@ struct State {
     strategy: pg_sys::BufferAccessStrategy,
     parallel: pg_sys::ParallelBlockTableScanWorkerData,
     blocks: u32,
-    /// The block whose copy `page` is; `None` before the first and after the last.
+    /// The block that is pinned; `None` before the first and after the last.
     at: Option<u32>,
-    page: Box<Page>,
-    tuples: Vec<Tuple>,
+    pinned: Option<Pinned>,
+    tuples: Vec<Place>,
     /// The tuple that was returned last.
     position: usize,
     sampled: u32,
@@ -42,24 +43,37 @@ struct State {
 impl State {
     fn load(&mut self, block: u32) {
         pgrx::check_for_interrupts!();
-        self.relation
-            .pages
-            .read(block, self.strategy, &mut self.page);
-        self.at = Some(block);
-        let seen = visible::on_page(&self.page, self.snapshot, &mut self.tuples);
+        self.leave();
+        let pinned = self.relation.pages.pin(block, self.strategy);
+        (self.at, self.pinned) = (Some(block), Some(pinned));
+        // SAFETY: pinned, and locked until it is looked through.
+        let page = unsafe { &*pinned.page() };
+        let seen = visible::places(page, self.snapshot, &mut self.tuples);
+        pinned.unlock();
         if let Err(error) = seen {
             damaged(self.relation.db, self.relation.oid, error);
         }
     }
 
-    unsafe fn put(&self, tuple: &Tuple, into: *mut TupleTableSlot) {
-        let block = self.at.unwrap_or_default();
-        // SAFETY: the page, the relation and the snapshot stay as long as the scan, and the slot holds
+    fn leave(&mut self) {
+        self.at = None;
+        if let Some(pinned) = self.pinned.take() {
+            pinned.release();
+        }
+    }
+
+    #[inline]
+    unsafe fn put(&self, tuple: Place, into: *mut TupleTableSlot) {
+        let (Some(block), Some(pinned)) = (self.at, self.pinned) else {
+            return;
+        };
+        // SAFETY: the relation stays as long as the scan, the pin until the next block, and the slot holds
         // the tuple no longer than until the next is asked for.
         unsafe {
+            let page = pinned.page().cast::<u8>();
             slot::store(
                 into,
-                (self.page.as_ptr().add(tuple.at), tuple.len),
+                (page.add(tuple.at.into()), tuple.len.into()),
                 (block, tuple.number),
                 self.table,
                 &self.relation,
@@ -132,7 +146,7 @@ pub unsafe extern "C-unwind" fn begin(
             parallel: std::mem::zeroed(),
             blocks,
             at: None,
-            page: Box::new([0; PAGE_SIZE]),
+            pinned: None,
             tuples: Vec::new(),
             position: 0,
             sampled: 0,
@@ -149,6 +163,7 @@ pub unsafe extern "C-unwind" fn end(scan: TableScanDesc) {
     // SAFETY: a scan of ours.
     unsafe {
         let state = state(scan);
+        state.leave();
         pg_sys::RelationDecrementReferenceCount((*scan).rs_rd);
         if state.own_snapshot || (*scan).rs_flags & pg_sys::ScanOptions::SO_TEMP_SNAPSHOT != 0 {
             pg_sys::UnregisterSnapshot(state.snapshot);
@@ -171,7 +186,7 @@ pub unsafe extern "C-unwind" fn rescan(
 ) {
     // SAFETY: a scan of ours.
     let state = unsafe { state(scan) };
-    state.at = None;
+    state.leave();
     state.tuples.clear();
     state.sampled = 0;
     state.blocks = state.relation.pages.count();
@@ -209,14 +224,14 @@ unsafe fn next_block(scan: TableScanDesc, forward: bool) -> Option<u32> {
     }
 }
 
-#[pg_guard]
+/// Not guarded: a guard would cost as much as the rest.
 pub unsafe extern "C-unwind" fn getnextslot(
     scan: TableScanDesc,
     direction: pg_sys::ScanDirection::Type,
     into: *mut TupleTableSlot,
 ) -> bool {
     let forward = direction != pg_sys::ScanDirection::BackwardScanDirection;
-    // SAFETY: a scan of ours, a slot with our operations.
+    // SAFETY: a scan of ours, a slot with our operations. Nothing here raises an error.
     unsafe {
         let state = state(scan);
         if state.at.is_some() {
@@ -226,10 +241,23 @@ pub unsafe extern "C-unwind" fn getnextslot(
             };
             if let Some(tuple) = state.tuples.get(next) {
                 state.position = next;
-                state.put(tuple, into);
+                state.put(*tuple, into);
                 return true;
             }
         }
+        turn_page(scan, forward, into)
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn turn_page(
+    scan: TableScanDesc,
+    forward: bool,
+    into: *mut TupleTableSlot,
+) -> bool {
+    // SAFETY: as above.
+    unsafe {
+        let state = state(scan);
         while let Some(block) = next_block(scan, forward) {
             state.load(block);
             state.position = if forward {
@@ -238,12 +266,12 @@ pub unsafe extern "C-unwind" fn getnextslot(
                 state.tuples.len().wrapping_sub(1)
             };
             if let Some(tuple) = state.tuples.get(state.position) {
-                state.put(tuple, into);
+                state.put(*tuple, into);
                 return true;
             }
         }
         // From here the other way round, or all over.
-        state.at = None;
+        state.leave();
         if let Some(clear) = (*(*into).tts_ops).clear {
             clear(into);
         }
@@ -334,7 +362,7 @@ pub unsafe extern "C-unwind" fn sample_next_block(
         };
         match block {
             Some(block) => state.load(block),
-            None => state.at = None,
+            None => state.leave(),
         }
         block.is_some()
     }
@@ -352,14 +380,18 @@ pub unsafe extern "C-unwind" fn sample_next_tuple(
         let (Some(block), Some(next)) = (state.at, (*(*sample).tsmroutine).NextSampleTuple) else {
             return false;
         };
-        let last = items(&state.page).unwrap_or(0);
+        let Some(pinned) = state.pinned else {
+            return false;
+        };
+        // Those that come or go meanwhile are not among the tuples.
+        let last = items(&*pinned.page()).unwrap_or(0);
         loop {
             let number = pg_sys::ffi::pg_guard_ffi_boundary(|| next(sample, block, last));
             if number == 0 {
                 return false;
             }
             if let Some(tuple) = state.tuples.iter().find(|tuple| tuple.number == number) {
-                state.put(tuple, into);
+                state.put(*tuple, into);
                 return true;
             }
         }
@@ -399,7 +431,7 @@ pub unsafe extern "C-unwind" fn analyze_next_tuple(
         };
         state.sampled += 1;
         *live += 1.0;
-        state.put(tuple, into);
+        state.put(*tuple, into);
         true
     }
 }

@@ -1,4 +1,4 @@
-//! The slot of a mounted table: a heap tuple on a copied page, whose TOAST values are in another database.
+//! The slot of a mounted table: a heap tuple on a page that its scan has pinned, whose TOAST values are in another database.
 //!
 //! PostgreSQL's heap slots (execTuples.c, `TTSOpsHeapTuple`) do all but that: a TOAST pointer must not
 //! leave the slot, because it would be looked up in this database.
@@ -68,11 +68,12 @@ macro_rules! heap_operation {
     };
 }
 
-/// Puts a tuple of a copied page, which outlives it there, into the slot.
+/// Puts a tuple of a page, which outlives it there, into the slot.
 ///
 /// # Safety
 /// The slot has our operations; `data` is a whole tuple of `len` bytes that stays while it is in the slot,
 /// as `relation` does.
+#[inline]
 pub unsafe fn store(
     slot: *mut TupleTableSlot,
     (data, len): (*const u8, usize),
@@ -83,8 +84,11 @@ pub unsafe fn store(
 ) {
     // SAFETY: by the caller's promise.
     unsafe {
-        clear(slot);
         let own = &mut *slot.cast::<ForkSlot>();
+        let owns = (*slot).tts_flags & pg_sys::TTS_FLAG_SHOULDFREE as u16 != 0;
+        if owns || !own.fetched.is_null() {
+            clear(slot);
+        }
         let tuple = &mut own.heap.tupdata;
         tuple.t_len = len as u32;
         tuple.t_tableOid = table;

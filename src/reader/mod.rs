@@ -1,7 +1,7 @@
 //! Reads another database's relations from this session: a fork's, its base's, its source's (D17).
 //!
-//! Pages come through the shared buffers, so unflushed changes are seen, and are copied: this process
-//! changes nothing on them, no hint bit either. It is no process of the other database, and a cut of
+//! Pages come through the shared buffers, so unflushed changes are seen, and are pinned or copied: this
+//! process changes nothing on them, no hint bit either. It is no process of the other database, and a cut of
 //! that would not wait for it.
 
 pub mod horizon;

@@ -24,9 +24,9 @@ impl Pages {
         }
     }
 
-    /// Copies a block, below [`Pages::count`], as it is at this moment.
-    pub fn read(&self, block: u32, strategy: pg_sys::BufferAccessStrategy, page: &mut Page) {
-        // SAFETY: a buffer that is pinned and locked while it is copied. An error releases both.
+    /// A block, below [`Pages::count`], pinned, and locked against changes until [`Pinned::unlock`].
+    pub fn pin(&self, block: u32, strategy: pg_sys::BufferAccessStrategy) -> Pinned {
+        // SAFETY: a relation that a lock keeps. An error releases pin and lock.
         unsafe {
             let buffer = pg_sys::ReadBufferWithoutRelcache(
                 self.node,
@@ -37,9 +37,38 @@ impl Pages {
                 self.permanent,
             );
             pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
-            let from = pg_sys::BufferBlocks.add((buffer as usize - 1) * PAGE_SIZE);
-            std::ptr::copy_nonoverlapping(from.cast::<u8>(), page.as_mut_ptr(), PAGE_SIZE);
-            pg_sys::UnlockReleaseBuffer(buffer);
+            Pinned(buffer)
         }
+    }
+
+    /// Copies a block, below [`Pages::count`], as it is at this moment.
+    pub fn read(&self, block: u32, strategy: pg_sys::BufferAccessStrategy, page: &mut Page) {
+        let pinned = self.pin(block, strategy);
+        // SAFETY: it is pinned and locked while it is copied.
+        unsafe { page.copy_from_slice(&*pinned.page()) };
+        pinned.unlock();
+        pinned.release();
+    }
+}
+
+/// A page in the shared buffers. While it is pinned nobody moves its tuples, though their headers may be
+/// written to (bufmgr's README). The transaction's end releases what was not.
+#[derive(Clone, Copy, Debug)]
+pub struct Pinned(pg_sys::Buffer);
+
+impl Pinned {
+    pub fn page(&self) -> *const Page {
+        // SAFETY: a valid buffer of the shared ones.
+        unsafe { pg_sys::BufferBlocks.add((self.0 as usize - 1) * PAGE_SIZE) }.cast()
+    }
+
+    pub fn unlock(&self) {
+        // SAFETY: locked by `pin`.
+        unsafe { pg_sys::LockBuffer(self.0, pg_sys::BUFFER_LOCK_UNLOCK as i32) };
+    }
+
+    pub fn release(self) {
+        // SAFETY: pinned by `pin`.
+        unsafe { pg_sys::ReleaseBuffer(self.0) };
     }
 }

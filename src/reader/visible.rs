@@ -2,7 +2,7 @@
 //! leaving a hint bit.
 #![allow(unsafe_code)] // calls into procarray.c, transam.c, multixact.c
 
-use pg_fork_core::pages::heap::{self, Tuple};
+use pg_fork_core::pages::heap::{self, Place, Tuple};
 use pg_fork_core::pages::{items, Damaged};
 use pg_fork_core::types::Page;
 use pgrx::pg_sys;
@@ -70,6 +70,26 @@ pub fn sees(tuple: &Tuple, page: &Page, snapshot: pg_sys::Snapshot) -> bool {
 /// FULL writes them anew as its own, and leaves the row's.
 pub fn kept(tuple: &Tuple) -> bool {
     tuple.infomask & HEAP_XMIN_FROZEN != HEAP_XMIN_INVALID && tuple.xmin != 0
+}
+
+/// The places of the tuples of a page that the snapshot sees.
+pub fn places(
+    page: &Page,
+    snapshot: pg_sys::Snapshot,
+    found: &mut Vec<Place>,
+) -> Result<(), Damaged> {
+    if page[10] & PD_ALL_VISIBLE != 0 {
+        return heap::all_places(page, found);
+    }
+    // SAFETY: a valid snapshot.
+    let xmin = unsafe { (*snapshot).xmin.into_inner() };
+    // Most rows: put there before anything that runs now, and not touched since.
+    let settled = HEAP_XMIN_COMMITTED | HEAP_XMAX_INVALID;
+    let plain = |tuple: &Tuple| {
+        tuple.infomask & settled == settled && (tuple.xmin.wrapping_sub(xmin) as i32) < 0
+    };
+    let sees = |tuple: &Tuple| plain(tuple) || sees(tuple, page, snapshot);
+    heap::places(page, sees, found)
 }
 
 /// The tuples of a page that the snapshot sees, in the order of their line pointers.

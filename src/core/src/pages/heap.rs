@@ -28,6 +28,7 @@ pub struct Tuple {
 }
 
 /// The tuple behind a line pointer; `None` if it has none of its own.
+#[inline]
 pub fn tuple(page: &Page, number: u16) -> Result<Option<Tuple>, Damaged> {
     let Item::Normal { at, len } = item(page, number)? else {
         return Ok(None);
@@ -59,6 +60,59 @@ pub fn tuple(page: &Page, number: u16) -> Result<Option<Tuple>, Damaged> {
             u16_at(page, at + 16),
         ),
     }))
+}
+
+/// A tuple's place: what a scan keeps of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub number: u16,
+    pub at: u16,
+    pub len: u16,
+}
+
+/// The places of all tuples: where none needs to be looked at, their headers are not.
+pub fn all_places(page: &Page, found: &mut Vec<Place>) -> Result<(), Damaged> {
+    found.clear();
+    for number in 1..=super::items(page)? {
+        if let Item::Normal { at, len } = item(page, number)? {
+            if len < HEADER + 1 {
+                return Err(Damaged("a tuple is shorter than its header"));
+            }
+            found.push(Place {
+                number,
+                at: at as u16,
+                len: len as u16,
+            });
+        }
+    }
+    Ok(())
+}
+
+impl Place {
+    fn of(tuple: &Tuple) -> Place {
+        Place {
+            number: tuple.number,
+            at: tuple.at as u16,
+            len: tuple.len as u16,
+        }
+    }
+}
+
+/// The places of the tuples that `sees` accepts, in the order of their line pointers.
+pub fn places(
+    page: &Page,
+    mut sees: impl FnMut(&Tuple) -> bool,
+    found: &mut Vec<Place>,
+) -> Result<(), Damaged> {
+    found.clear();
+    for number in 1..=super::items(page)? {
+        if let Some(tuple) = tuple(page, number)? {
+            if sees(&tuple) {
+                found.push(Place::of(&tuple));
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Tuple {

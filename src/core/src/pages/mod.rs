@@ -22,10 +22,12 @@ impl fmt::Display for Damaged {
 /// `SizeOfPageHeaderData` (bufpage.h).
 const HEADER: usize = 24;
 
+#[inline]
 pub(crate) fn u16_at(page: &Page, at: usize) -> u16 {
     u16::from_le_bytes([page[at], page[at + 1]])
 }
 
+#[inline]
 pub(crate) fn u32_at(page: &Page, at: usize) -> u32 {
     u32::from_le_bytes([page[at], page[at + 1], page[at + 2], page[at + 3]])
 }
@@ -44,6 +46,7 @@ pub enum Item {
 }
 
 /// The number of line pointers; 0 for a page that was never used.
+#[inline]
 pub fn items(page: &Page) -> Result<u16, Damaged> {
     let lower = usize::from(u16_at(page, 12));
     if u16_at(page, 14) == 0 {
@@ -56,6 +59,7 @@ pub fn items(page: &Page) -> Result<u16, Damaged> {
 }
 
 /// The line pointer with this number, from 1 on.
+#[inline]
 pub fn item(page: &Page, number: u16) -> Result<Item, Damaged> {
     if number == 0 || number > items(page)? {
         return Err(Damaged("no such line pointer"));
