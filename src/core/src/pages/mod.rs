@@ -4,6 +4,8 @@
 //! Any bytes will do: an offset that leads outside of the page is told as [`Damaged`], never followed.
 
 pub mod btree;
+#[cfg(test)]
+mod btree_tests;
 pub mod heap;
 
 use crate::types::{Page, PAGE_SIZE};
