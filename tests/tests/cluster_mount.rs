@@ -705,3 +705,45 @@ fn forks_that_go_and_servers_that_stop() {
     );
     cluster.wait_for_folders(0);
 }
+
+/// VACUUM FULL writes a TOAST table's rows as its own, and REINDEX waits for who reads through the index.
+#[test]
+fn one_snapshot_outlives_a_rewrite_of_the_toast_table() {
+    let cluster = prod("autovacuum = off");
+    cluster.sql(
+        "prod",
+        "SELECT fork_create('prod', 'f'); SELECT fork_mount('f')",
+    );
+    let values =
+        |table: &str| format!("SELECT md5(string_agg(external, '' ORDER BY n)) FROM {table}");
+    let own = cluster.sql("f", &values("toasted"));
+    let mut reader = cluster.client("prod");
+    reader
+        .batch_execute("SELECT count(*) FROM f.made")
+        .expect("a first look");
+    let begun =
+        reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM f.made");
+    begun.expect("a snapshot");
+    cluster.sql("f", "VACUUM FULL toasted");
+    let read = |reader: &mut postgres::Client| {
+        let row = reader.query_one(&values("f.toasted"), &[]).expect("reads");
+        row.get::<_, String>(0)
+    };
+    assert_eq!(read(&mut reader), own);
+    let waits = "SET lock_timeout = '300ms'; ";
+    let toast = cluster.sql(
+        "f",
+        "SELECT reltoastrelid::regclass FROM pg_class WHERE relname = 'toasted'",
+    );
+    for sql in ["REINDEX TABLE @", "VACUUM FULL @"] {
+        let out = cluster.script("f", &format!("{waits}{};", sql.replace('@', &toast)));
+        assert!(
+            String::from_utf8_lossy(&out.stderr).contains("55P03"),
+            "{sql}: {out:?}"
+        );
+    }
+    assert_eq!(read(&mut reader), own);
+    reader.batch_execute("COMMIT").expect("ends");
+    cluster.sql("f", &format!("REINDEX TABLE {toast}"));
+    assert_eq!(read(&mut reader), own);
+}
