@@ -14,7 +14,7 @@ NO_CLUSTER := /etc/postgresql-common/createcluster.d/pg_fork.conf
 export DEBIAN_FRONTEND := noninteractive
 export PG_CONFIG
 
-.PHONY: deps test-deps install test soak regress lint demo bench bench-quick
+.PHONY: deps test-deps install test soak lint demo bench bench-quick
 
 # Installs what is missing. No cluster is made when PostgreSQL is installed for it.
 deps:
@@ -50,10 +50,6 @@ SEED ?= 1
 soak: test-deps
 	PG_FORK_ROUNDS=$(ROUNDS) PG_FORK_STEPS=$$(($(ROUNDS) * 50)) PG_FORK_SEED=$(SEED) tests/with-private-postgresql \
 	  cargo test -p pg_fork_tests --test cluster_crash --test cluster_model -- --nocapture
-
-# PostgreSQL's own suite in attached sessions; SOURCE is a built source tree of the same version.
-regress: install
-	tests/regress_attached.sh $(SOURCE)
 
 demo: install
 	cargo run -q -p pg_fork_tests --bin demo

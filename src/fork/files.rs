@@ -406,13 +406,22 @@ pub fn remove(oid: u32, whole: bool) -> bool {
     gone
 }
 
+/// Whether the path is what the forks' `PG_VERSION` in a tablespace are linked to: a link to nothing as
+/// soon as the server is down.
+pub fn is_first_version(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == "PG_VERSION")
+}
+
 /// Removes the folders of forks and layers in a tablespace, all of them empty, and the links to them.
 /// What stays is in the way of dropping the tablespace, and reported then.
 pub fn leave_tablespace(spc: u32) {
     let root = tablespace_dir(spc).join(ROOT);
     for entry in fs::read_dir(root).into_iter().flatten().flatten() {
         let _ = fs::remove_file(tablespace_dir(spc).join(entry.file_name()));
-        let _ = fs::remove_dir(entry.path());
+        let _ = match is_first_version(&entry.path()) {
+            true => fs::remove_file(entry.path()),
+            false => fs::remove_dir(entry.path()),
+        };
     }
     let _ = fs::remove_file(tablespace_dir(spc).join(VERSION_FILE));
 }

@@ -69,7 +69,8 @@ fn is_deserted(dir: &Path) -> bool {
         let ours = |name: OsString| name.as_encoded_bytes().starts_with(b"pgsql_tmp");
         entries
             .filter(|entry| !ours(entry.file_name()))
-            .all(|entry| is_empty(&entry.path()))
+            .map(|entry| entry.path())
+            .all(|path| files::is_first_version(&path) || is_empty(&path))
     };
     all_empty(dir) && all_empty(&dir.join(ROOT))
 }

@@ -1,5 +1,5 @@
 //! PostgreSQL's own regression suite: with pg_fork it says what it says on a stock server, in a plain
-//! database and in a fork; and the fork's source stays as it was.
+//! database, in a fork, and in sessions that have attached to one; and the fork's source stays as it was.
 
 use pg_fork_tests::files::{assert_same, files};
 use pg_fork_tests::regress::Suite;
@@ -9,6 +9,29 @@ use std::thread;
 /// What the suite's expected files were made with: no locale, and settings that only save time.
 const INITDB: [&str; 5] = ["-k", "-E", "UTF8", "--locale", "C"];
 const QUICK: &str = "fsync = off\nmax_wal_size = '4GB'";
+
+/// The tests that say something else in an attached session, and no others do. They reconnect, which
+/// leads to the source (alter_table, prepared_xacts, stats, stats_ext, tablespace, and after it type_sanity); or psql, when
+/// it reads them by -f, takes what follows a COPY FROM for its data (copy, copy2, copyselect, generated,
+/// privileges, rowsecurity) or names itself in messages (psql, psql_crosstab); or they list what the
+/// extension has made (create_am).
+const ATTACHED_ELSE: [&str; 15] = [
+    "alter_table",
+    "copy",
+    "copy2",
+    "copyselect",
+    "create_am",
+    "generated",
+    "prepared_xacts",
+    "privileges",
+    "psql",
+    "psql_crosstab",
+    "rowsecurity",
+    "stats",
+    "stats_ext",
+    "tablespace",
+    "type_sanity",
+];
 
 fn server(settings: &str) -> Cluster {
     Cluster::bare(&format!("{QUICK}\n{settings}"), &INITDB)
@@ -55,12 +78,57 @@ fn fork() -> Suite {
     suite
 }
 
+/// In sessions that log in to the source and attach to a fork of it.
+fn attached() -> Suite {
+    let cluster = server("shared_preload_libraries = 'pg_fork'\npg_fork.isolation = off");
+    cluster.sql("postgres", "CREATE DATABASE origin TEMPLATE template0");
+    // What pg_regress sets for a database that it makes itself.
+    for setting in [
+        "lc_messages = 'C'",
+        "lc_monetary = 'C'",
+        "lc_numeric = 'C'",
+        "lc_time = 'C'",
+        "bytea_output = hex",
+        "timezone_abbreviations = 'Default'",
+    ] {
+        cluster.sql("postgres", &format!("ALTER DATABASE origin SET {setting}"));
+    }
+    cluster.sql(
+        "origin",
+        "CREATE SCHEMA pgf; CREATE EXTENSION pg_fork SCHEMA pgf; GRANT USAGE ON SCHEMA pgf TO PUBLIC",
+    );
+    cluster.sql("origin", "SELECT pgf.fork_create('origin', 'regression')");
+    let suite = Suite::run_attached(&cluster);
+    let log = cluster.log();
+    let bad = |line: &&str| line.contains("PANIC") || line.contains("terminated by signal");
+    assert_eq!(log.lines().find(bad), None);
+    // The sessions did move: the suite's first tables are in the fork, and not in its source.
+    let tables = "SELECT count(*) FROM pg_class WHERE relname IN ('tenk1', 'onek', 'person')";
+    assert_eq!(cluster.sql("regression", tables), "3");
+    assert_eq!(cluster.sql("origin", tables), "0");
+    // prepared_xacts reconnects, and then looks for them in the source.
+    for name in ["regress-one", "regress-two"] {
+        cluster.run(
+            "psql",
+            &[
+                "-d",
+                "regression",
+                "-c",
+                &format!("ROLLBACK PREPARED '{name}'"),
+            ],
+        );
+    }
+    cluster.amcheck("regression");
+    suite
+}
+
 #[test]
 fn the_regression_suite_says_with_pg_fork_what_it_says_without() {
-    let (stock, plain, fork) = thread::scope(|scope| {
-        let (stock, plain) = (scope.spawn(stock), scope.spawn(plain));
-        let fork = fork();
-        (stock.join().expect("ran"), plain.join().expect("ran"), fork)
+    let (stock, plain, fork, attached) = thread::scope(|scope| {
+        let (stock, plain, fork) = (scope.spawn(stock), scope.spawn(plain), scope.spawn(fork));
+        let attached = attached();
+        let [stock, plain, fork] = [stock, plain, fork].map(|suite| suite.join().expect("ran"));
+        (stock, plain, fork, attached)
     });
     println!("fails on a stock server: {:?}", stock.failed());
     println!(
@@ -70,4 +138,8 @@ fn the_regression_suite_says_with_pg_fork_what_it_says_without() {
     );
     let complaints = [plain.against(&stock), fork.against(&stock)].concat();
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+    let differs = attached.differences(&stock);
+    let names: Vec<&str> = differs.keys().map(String::as_str).collect();
+    let how: Vec<&str> = differs.values().map(String::as_str).collect();
+    assert_eq!(names, ATTACHED_ELSE, "{}", how.join("\n"));
 }
