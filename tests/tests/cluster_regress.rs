@@ -10,23 +10,17 @@ use std::thread;
 const INITDB: [&str; 5] = ["-k", "-E", "UTF8", "--locale", "C"];
 const QUICK: &str = "fsync = off\nmax_wal_size = '4GB'";
 
-/// The tests that say something else in an attached session, and no others do. They reconnect, which
-/// leads to the source (alter_table, prepared_xacts, stats, stats_ext, tablespace, and after it type_sanity); or psql, when
-/// it reads them by -f, takes what follows a COPY FROM for its data (copy, copy2, copyselect, generated,
-/// privileges, rowsecurity) or names itself in messages (psql, psql_crosstab); or they list what the
-/// extension has made (create_am).
-const ATTACHED_ELSE: [&str; 15] = [
-    "alter_table",
-    "copy",
-    "copy2",
+/// The tests that may say something else in an attached session. They reconnect, which leads to the source
+/// (prepared_xacts, privileges, stats, stats_ext, tablespace, and after it type_sanity); or psql, when it reads
+/// them by -f, takes what follows a COPY FROM for its data (copyselect) or names itself in messages (psql,
+/// psql_crosstab); or they list what the extension has made (create_am).
+const ATTACHED_ELSE: [&str; 10] = [
     "copyselect",
     "create_am",
-    "generated",
     "prepared_xacts",
     "privileges",
     "psql",
     "psql_crosstab",
-    "rowsecurity",
     "stats",
     "stats_ext",
     "tablespace",
@@ -138,8 +132,8 @@ fn the_regression_suite_says_with_pg_fork_what_it_says_without() {
     );
     let complaints = [plain.against(&stock), fork.against(&stock)].concat();
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
-    let differs = attached.differences(&stock);
-    let names: Vec<&str> = differs.keys().map(String::as_str).collect();
-    let how: Vec<&str> = differs.values().map(String::as_str).collect();
-    assert_eq!(names, ATTACHED_ELSE, "{}", how.join("\n"));
+    let mut differs = attached.differences(&stock);
+    differs.retain(|name, _| !ATTACHED_ELSE.contains(&name.as_str()));
+    let how: Vec<String> = differs.into_values().collect();
+    assert!(how.is_empty(), "attached: {}", how.join("\n"));
 }
