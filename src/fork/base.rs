@@ -5,7 +5,6 @@
 
 use crate::fork::{catalog, files};
 use crate::shmem::registry::{self, ForkState, Slot, Use};
-use crate::stop_point;
 use std::fs;
 use std::io;
 
@@ -27,7 +26,6 @@ pub fn ensure(fork: &Slot) -> u32 {
         files::remove(oid, true);
         catalog::io_error("could not create the files of the fork's base", &error);
     }
-    stop_point::at("base-files");
     let mut base = Slot::empty();
     (base.used, base.state) = (Use::Base, ForkState::Ready);
     (base.oid, base.twin, base.source, base.layer) = (oid, fork.oid, fork.source, fork.layer);
