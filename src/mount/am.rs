@@ -27,6 +27,23 @@ pub(super) fn is_ours(routine: *const pg_sys::TableAmRoutine) -> bool {
         .is_some_and(|ours| std::ptr::eq(&raw const ours.0, routine))
 }
 
+/// Whether a relation's access method is this one, by the catalog caches: needs no lock, and says nothing of
+/// what becomes of the relation meanwhile.
+pub(super) fn is_method_of(relation: pg_sys::Oid) -> bool {
+    const HEAP: u32 = 2;
+    // SAFETY: a row of the catalog cache, held while it is looked at; then a look-up by name.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::RELOID as i32;
+        let row = pg_sys::SearchSysCache1(cache, relation.into());
+        if row.is_null() {
+            return false;
+        }
+        let method = (*pg_sys::heap_tuple_get_struct::<pg_sys::FormData_pg_class>(row)).relam;
+        pg_sys::ReleaseSysCache(row);
+        !matches!(method.to_u32(), 0 | HEAP) && method == pg_sys::get_am_oid(c"fork".as_ptr(), true)
+    }
+}
+
 #[pg_guard]
 unsafe extern "C-unwind" fn slot_callbacks(
     _relation: pg_sys::Relation,

@@ -92,9 +92,9 @@ unsafe fn before_alter(statement: &pg_sys::AlterTableStmt) {
 unsafe fn must_not_be(name: *mut pg_sys::RangeVar, what: &str) {
     // SAFETY: a name of a parse node, or null.
     unsafe {
-        if let Some(oid) = super::watch::mounted_of(name) {
-            let relation = pg_sys::RelationIdGetRelation(oid);
-            refuse(relation, &format!("{what} the table"));
+        if super::watch::mounted_of(name).is_some() {
+            let name = CStr::from_ptr((*name).relname).to_string_lossy();
+            refuse_named(&name, &format!("{what} the table"));
         }
     }
 }
@@ -108,7 +108,10 @@ unsafe fn name(relation: pg_sys::Relation) -> String {
 /// Raises 0A000: the table cannot do that.
 pub unsafe fn refuse(relation: pg_sys::Relation, what: &str) -> ! {
     // SAFETY: an open relation.
-    let name = unsafe { name(relation) };
+    refuse_named(&unsafe { name(relation) }, what)
+}
+
+fn refuse_named(name: &str, what: &str) -> ! {
     ErrorReport::new(
         PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
         format!("cannot {what}: \"{name}\" is mounted from a fork"),
@@ -122,7 +125,11 @@ pub unsafe fn refuse(relation: pg_sys::Relation, what: &str) -> ! {
 /// Raises 25006: mounted tables are read-only.
 pub unsafe fn read_only(relation: pg_sys::Relation) -> ! {
     // SAFETY: an open relation.
-    let name = unsafe { name(relation) };
+    read_only_named(&unsafe { name(relation) })
+}
+
+/// The same, of a table that need not be there any more.
+pub fn read_only_named(name: &str) -> ! {
     ErrorReport::new(
         PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
         format!("cannot change table \"{name}\": it is mounted from a fork, to be read only"),

@@ -36,7 +36,8 @@ pub fn is_mounted(relation: pg_sys::Oid) -> bool {
     }
 }
 
-/// The mounted table of that name, if it is one.
+/// The mounted table of that name, if it is one. Takes no lock: of two statements that had a weak one each,
+/// neither could have the stronger one that it needs.
 ///
 /// # Safety
 /// A name of a parse node, or null.
@@ -48,13 +49,13 @@ pub unsafe fn mounted_of(name: *mut pg_sys::RangeVar) -> Option<pg_sys::Oid> {
     let oid = unsafe {
         pg_sys::RangeVarGetRelidExtended(
             name,
-            pg_sys::AccessShareLock as i32,
+            pg_sys::NoLock as i32,
             pg_sys::RVROption::RVR_MISSING_OK,
             None,
             std::ptr::null_mut(),
         )
     };
-    (oid != pg_sys::InvalidOid && is_mounted(oid)).then_some(oid)
+    (oid != pg_sys::InvalidOid && super::am::is_method_of(oid)).then_some(oid)
 }
 
 /// Raises 25006 for a statement that would write to a mounted table, or lock rows of it: also where there
@@ -141,19 +142,20 @@ unsafe fn renewable(snapshot: pg_sys::Snapshot) -> bool {
     }
 }
 
-/// Before COPY of a table, which runs without the executor: raises 25006 for COPY ... FROM; a new snapshot, if one is needed. `true`:
-/// the caller pops it when the statement is done.
+/// Before COPY of a table, which runs without the executor: raises 25006 for COPY ... FROM; for COPY ... TO
+/// a new snapshot, if one is needed. `true`: the caller pops it when the statement is done.
 ///
 /// # Safety
 /// A parse node.
 pub unsafe fn before_copy(statement: &pg_sys::CopyStmt) -> bool {
     // SAFETY: by the caller's promise.
     unsafe {
-        let Some(oid) = mounted_of(statement.relation) else {
+        if mounted_of(statement.relation).is_none() {
             return false;
-        };
+        }
         if statement.is_from {
-            super::change::read_only(pg_sys::RelationIdGetRelation(oid));
+            let name = std::ffi::CStr::from_ptr((*statement.relation).relname).to_string_lossy();
+            super::change::read_only_named(&name);
         }
         horizon::protect();
         if !pg_sys::ActiveSnapshotSet() || !renewable(pg_sys::GetActiveSnapshot()) {

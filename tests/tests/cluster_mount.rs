@@ -747,3 +747,41 @@ fn one_snapshot_outlives_a_rewrite_of_the_toast_table() {
     cluster.sql("f", &format!("REINDEX TABLE {toast}"));
     assert_eq!(read(&mut reader), own);
 }
+
+/// A look at whether a table is a mounted one takes no lock: of two statements that had one each, neither
+/// could have the stronger one that it needs.
+#[test]
+fn statements_that_wait_for_the_same_tables_do_not_deadlock() {
+    let cluster = prod("deadlock_timeout = 100ms");
+    cluster.sql("prod", "CREATE TABLE one (a int); CREATE TABLE two (a int)");
+    let mut holder = cluster.client("prod");
+    holder
+        .batch_execute("BEGIN; LOCK TABLE two")
+        .expect("locked");
+    let drop = "DROP TABLE IF EXISTS one, two";
+    let mut sessions = [(); 2].map(|()| {
+        cluster.spawn(
+            "psql",
+            &["-Xq", "-v", "ON_ERROR_STOP=1", "-d", "prod", "-c", drop],
+        )
+    });
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'";
+    while cluster.sql("prod", waiting) != "2" {
+        for session in &mut sessions {
+            assert_eq!(
+                session.try_wait().expect("asked"),
+                None,
+                "{}",
+                cluster.log_tail()
+            );
+        }
+    }
+    holder.batch_execute("COMMIT").expect("over");
+    for mut session in sessions {
+        assert!(
+            session.wait().expect("ended").success(),
+            "{}",
+            cluster.log_tail()
+        );
+    }
+}
