@@ -16,21 +16,22 @@ fn gone() -> ! {
     ereport!(
         ERROR,
         PgSqlErrorCode::ERRCODE_INVALID_CATALOG_NAME,
-        "the fork was dropped meanwhile"
+        "the fork was dropped, or became invalid, meanwhile"
     );
 }
 
 /// In a transaction of the fork: finds what the move needs, makes the base if there is none, and takes
 /// the lock on the fork that keeps its base. [`go`] gives it back.
 ///
-/// Raises 3D000 if the fork is being dropped, 53400 or 58030 if there can be no base.
+/// Raises 3D000 if the fork is being dropped or is invalid, 53400 or 58030 if there can be no base.
 pub fn prepare(fork: u32, to_base: bool) -> Target {
     // SAFETY: a database's tag. Who drops the fork holds the lock, and ends us while we wait for it.
     unsafe {
         pg_sys::LockSharedObjectForSession(DATABASE_RELATION.into(), fork.into(), 0, LOCK);
     }
     nailed::find();
-    let live = |slot: &Slot| slot.state != ForkState::Dropping;
+    // An invalid fork's base can be made no more: its layer may be gone.
+    let live = |slot: &Slot| !matches!(slot.state, ForkState::Dropping | ForkState::Invalid);
     let Some(slot) = registry::fork(fork).filter(live) else {
         gone()
     };

@@ -5,6 +5,7 @@
 
 use crate::fork::{catalog, files};
 use crate::shmem::registry::{self, ForkState, Slot, Use};
+use pgrx::prelude::*;
 use std::fs;
 use std::io;
 
@@ -16,7 +17,7 @@ pub fn of(fork: u32) -> Option<u32> {
 
 /// The base's number; makes it if there is none. The caller's lock keeps the fork from being dropped.
 ///
-/// Raises 53400 (no room in the registry) or 58030 (its files could not be made).
+/// Raises 53400 (no room in the registry), 55000 (the fork is invalid) or 58030 (its files could not be made).
 pub fn ensure(fork: &Slot) -> u32 {
     if let Some(base) = of(fork.oid) {
         return base;
@@ -32,8 +33,10 @@ pub fn ensure(fork: &Slot) -> u32 {
     (base.tablespace, base.space) = (fork.tablespace, registry::new_space());
     (base.seq, base.cut_lsn, base.cut_time) = (fork.seq, fork.cut_lsn, fork.cut_time);
     let placed = registry::change(|table| {
-        let twin = table.view().get(fork.oid).map(|slot| slot.twin);
-        match twin {
+        let now = table.view().get(fork.oid).copied();
+        match now.map(|slot| slot.twin) {
+            // It lets go of its layer.
+            Some(0) if now.is_some_and(|slot| slot.state == ForkState::Invalid) => None,
             Some(0) if table.insert(base) => {
                 table.update(fork.oid, |slot| slot.twin = oid);
                 table.update(fork.layer, |layer| layer.forks += 1);
@@ -46,7 +49,21 @@ pub fn ensure(fork: &Slot) -> u32 {
     if placed != Some(oid) {
         files::remove(oid, true);
     }
-    placed.unwrap_or_else(|| catalog::too_many())
+    let invalid = || of_invalid(fork.oid);
+    placed
+        .or_else(invalid)
+        .unwrap_or_else(|| catalog::too_many())
+}
+
+/// Raises 55000 if the fork became invalid meanwhile.
+fn of_invalid(fork: u32) -> Option<u32> {
+    let slot = registry::fork(fork).filter(|slot| slot.state == ForkState::Invalid)?;
+    ereport!(
+        ERROR,
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        "the fork became invalid",
+        slot.reason()
+    );
 }
 
 /// What a session needs to work in it. Nothing of it has to outlive the server.

@@ -4,7 +4,7 @@ use crate::fork::files;
 use crate::guc;
 use crate::pg::disk;
 use crate::shmem::load::invalidate;
-use crate::shmem::registry::{self, ForkState, Slot};
+use crate::shmem::registry::{self, ForkState, Slot, Use};
 use crate::shmem::view;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -74,10 +74,13 @@ fn storage(fork: &Slot) -> i64 {
     files::storage(fork.oid) + layers.map(files::storage).sum::<i64>()
 }
 
-/// What an invalid fork has is of no use to anyone: first it lets go of its layer, second its files go.
+/// What an invalid fork has is of no use to anyone, nor its base: first it lets go of its layer, second its
+/// files go.
 fn release_invalid() {
-    let invalid =
-        |slot: &&Slot| slot.is_fork() && slot.state == ForkState::Invalid && slot.layer != 0;
+    let invalid = |slot: &&Slot| {
+        let reads = slot.is_fork() || slot.used == Use::Base;
+        reads && slot.state == ForkState::Invalid && slot.layer != 0
+    };
     let invalid: Vec<Slot> =
         registry::read(|table| table.iter().filter(invalid).copied().collect());
     for fork in invalid {

@@ -108,6 +108,11 @@ pub fn meta_of(slot: &Slot) -> Meta {
     }
 }
 
+fn end(slot: &mut Slot, reason: &str) {
+    slot.state = ForkState::Invalid;
+    slot.set_reason(reason);
+}
+
 /// Marks the fork, and with it all forks of it, as not to be trusted (D14).
 pub fn invalidate(oid: u32, reason: &str) {
     let doomed = registry::change(|table| {
@@ -126,16 +131,18 @@ pub fn invalidate(oid: u32, reason: &str) {
             at += 1;
         }
         doomed.retain(|oid| {
-            let marked = table.update(*oid, |slot| {
+            let base = table.update(*oid, |slot| {
                 let live = slot.is_fork()
                     && !matches!(slot.state, ForkState::Dropping | ForkState::Invalid);
-                if live {
-                    slot.state = ForkState::Invalid;
-                    slot.set_reason(reason);
-                }
-                live
+                live.then(|| {
+                    end(slot, reason);
+                    slot.twin
+                })
             });
-            marked == Some(true)
+            let base = base.flatten();
+            // Nor is the fork as it was at its cut.
+            table.update(base.unwrap_or(0), |slot| end(slot, reason));
+            base.is_some()
         });
         doomed
     });

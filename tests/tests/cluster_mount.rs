@@ -785,3 +785,44 @@ fn statements_that_wait_for_the_same_tables_do_not_deadlock() {
         );
     }
 }
+
+/// What is not to be trusted as a fork is not to be trusted as it was at its cut, and keeps no disk.
+#[test]
+fn the_cut_of_an_invalid_fork_is_invalid_too() {
+    let cluster = prod("pg_fork.min_free_disk = 0");
+    cluster.sql(
+        "prod",
+        "SELECT fork_create('prod', 'f'); SELECT fork_mount('f', 'cut', 'before')",
+    );
+    cluster.sql("prod", "UPDATE plain SET v = 'later'; CHECKPOINT");
+    let count = "SELECT count(*) FROM before.\"public.plain\" WHERE v <> 'later'";
+    // Only the first block: what is in the buffers was read while the fork was good.
+    let mut reader = cluster.client("prod");
+    reader
+        .batch_execute(
+            "BEGIN; DECLARE c CURSOR FOR SELECT * FROM before.\"public.plain\"; FETCH 1 FROM c",
+        )
+        .expect("read");
+    // The fork, its layer, its base.
+    assert_eq!(cluster.folders(), 3);
+    let floor = |value: &str| {
+        let set = format!("ALTER SYSTEM SET pg_fork.min_free_disk = '{value}'");
+        cluster.sql("postgres", &format!("{set}; SELECT pg_reload_conf()"));
+    };
+    floor("1000000000");
+    while cluster.sql("postgres", "SELECT state FROM pg_forks") != "invalid" {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    floor("0");
+    let error = reader
+        .batch_execute("FETCH ALL FROM c")
+        .expect_err("an invalid fork");
+    let state = error.code().expect("an SQLSTATE").code();
+    assert_eq!(state, "55000", "{error:?}");
+    drop(reader);
+    cluster.expect_error("prod", count, "55000");
+    // The layer is what nobody needs any more.
+    cluster.wait_for_folders(2);
+    cluster.sql("postgres", "SELECT fork_drop('f')");
+    cluster.wait_for_folders(0);
+}
