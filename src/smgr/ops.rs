@@ -530,8 +530,8 @@ pub unsafe fn smgr_prefetch(reln: SMgrRelation, fork: Fork, block: BlockNumber) 
             }
         }
         // ANALYZE asks for blocks of a mounted table's own file (analyze.c, `acquire_sample_rows`), which
-        // there is none of.
-        if watch::is_in_use() && !md::mdexists(reln, fork) {
+        // is empty: past a first segment that is not full md raises an error.
+        if watch::is_in_use() && (!md::mdexists(reln, fork) || md::mdnblocks(reln, fork) == 0) {
             return true;
         }
         md::mdprefetch(reln, fork, block)
