@@ -6,8 +6,8 @@ use pg_fork_tests::Cluster;
 use std::fs;
 use std::process::Output;
 
-/// Every stop point, in the order in which a fork's life passes them.
-const POINTS: [&str; 28] = [
+/// Every stop point, in the order in which a fork's life passes them; last, what comes back after it.
+const POINTS: [&str; 29] = [
     "create-reserved",
     "cut-stopped",
     "cut-captured",
@@ -36,6 +36,7 @@ const POINTS: [&str; 28] = [
     "merge-handed",
     "merge-done",
     "layer-removed",
+    "mark-again",
 ];
 
 struct Story {
@@ -128,6 +129,21 @@ impl Story {
         false
     }
 
+    /// Waits until no folder bears a mark: a checkpoint has synced all that they stand for.
+    fn wait_for_marks_to_go(&self) {
+        let root = format!("{}/pgsql_tmp_pg_fork", self.cluster.data());
+        for _ in 0..100 {
+            self.cluster.sql("postgres", "CHECKPOINT");
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            let folders = fs::read_dir(&root).expect("our folder").flatten();
+            let mut marks = folders.map(|entry| entry.path().join("pgsql_tmp_unsynced"));
+            if !marks.any(|mark| mark.exists()) {
+                return;
+            }
+        }
+        panic!("a folder still bears a mark: {}", self.cluster.log_tail());
+    }
+
     fn check(&self, point: &str) {
         let acks = self
             .cluster
@@ -177,6 +193,9 @@ fn a_crash_at_any_step_loses_nothing() {
     let mut story = Story::new();
     let auto = format!("{}/postgresql.auto.conf", story.cluster.data());
     for (round, point) in POINTS.iter().enumerate() {
+        if *point == "mark-again" {
+            story.wait_for_marks_to_go();
+        }
         let set = format!(
             "ALTER SYSTEM SET pg_fork.stop_point = '{point}:crash'; SELECT pg_reload_conf()"
         );
