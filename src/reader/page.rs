@@ -1,4 +1,4 @@
-//! A page of another database's relation, copied.
+//! A page of another database's relation, pinned or copied.
 #![allow(unsafe_code)] // calls into bufmgr.c and smgr.c
 
 use pg_fork_core::types::{Page, PAGE_SIZE};

@@ -1,4 +1,4 @@
-//! Which tuples of a copied page a snapshot sees (heapam_visibility.c, `HeapTupleSatisfiesMVCC`), without
+//! Which tuples of a page a snapshot sees (heapam_visibility.c, `HeapTupleSatisfiesMVCC`), without
 //! leaving a hint bit.
 #![allow(unsafe_code)] // calls into procarray.c, transam.c, multixact.c
 
@@ -56,7 +56,7 @@ pub fn sees(tuple: &Tuple, page: &Page, snapshot: pg_sys::Snapshot) -> bool {
         return true;
     }
     if mask & HEAP_XMAX_IS_MULTI != 0 {
-        // SAFETY: a whole header, on a copied page.
+        // SAFETY: a whole header, on a page that is copied or locked.
         let updater =
             unsafe { pg_sys::HeapTupleGetUpdateXid(page.as_ptr().add(tuple.at).cast_mut().cast()) };
         let updater = updater.into_inner();
