@@ -11,6 +11,9 @@ HAS_NODE_PG := node -e "require('pg')" 2>/dev/null
 # Two at a time: each test has a server of its own.
 CLUSTER_TESTS := $(patsubst tests/tests/%.rs,--test %,$(wildcard tests/tests/*.rs))
 NO_CLUSTER := /etc/postgresql-common/createcluster.d/pg_fork.conf
+POLICY := /usr/sbin/policy-rc.d
+# `dpkg -s` also knows packages that were removed.
+INSTALLED = [ "$$(dpkg-query -W -f '$${db:Status-Status}\n' $(1) 2>/dev/null | grep -cx installed)" -ge $(words $(1)) ]
 export DEBIAN_FRONTEND := noninteractive
 export PG_CONFIG
 
@@ -18,16 +21,18 @@ export PG_CONFIG
 
 # Installs what is missing. No cluster is made when PostgreSQL is installed for it.
 deps:
-	@if [ ! -x $(PG_CONFIG) ] || [ ! -f "$$($(PG_CONFIG) --includedir-server)/postgres.h" ] || ! dpkg -s $(PACKAGES) >/dev/null 2>&1; then \
+	@if [ ! -x $(PG_CONFIG) ] || [ ! -f "$$($(PG_CONFIG) --includedir-server)/postgres.h" ] || ! $(call INSTALLED,$(PACKAGES)); then \
 	  apt-get update -q && apt-get install -qy --no-install-recommends postgresql-common && \
 	  mkdir -p $(dir $(NO_CLUSTER)) && echo 'create_main_cluster = false' > $(NO_CLUSTER) && \
 	  { apt-get install -qy --no-install-recommends $(PACKAGES); status=$$?; rm -f $(NO_CLUSTER); exit $$status; }; fi
 	@cargo pgrx --version 2>/dev/null | grep -q ' $(PGRX)$$' || cargo install --locked cargo-pgrx --version $(PGRX)
 	@grep -qs 'pg15' $${PGRX_HOME:-$$HOME/.pgrx}/config.toml || cargo pgrx init --pg15 $(PG_CONFIG)
 
-# RUNLEVEL=1: Debian starts no service of a package that is installed (invoke-rc.d).
+# No service of a package that is installed is started: invoke-rc.d and deb-systemd-invoke ask POLICY.
 test-deps: deps
-	@dpkg -s $(TEST_PACKAGES) >/dev/null 2>&1 || { apt-get update -q && RUNLEVEL=1 apt-get install -qy --no-install-recommends $(TEST_PACKAGES); }
+	@$(call INSTALLED,$(TEST_PACKAGES)) || { apt-get update -q && \
+	  { [ -e $(POLICY) ] || { trap 'rm -f $(POLICY)' EXIT && printf '#!/bin/sh\nexit 101\n' > $(POLICY) && chmod 755 $(POLICY); }; } && \
+	  apt-get install -qy --no-install-recommends $(TEST_PACKAGES); }
 	tests/get-regression-suite
 	@$(HAS_NODE_PG) || apt-get install -qy --no-install-recommends node-pg || npm install --no-save --prefix $(NODE_CLIENTS) pg@8
 
