@@ -12,7 +12,7 @@
 //! operation go on (D14, I7).
 #![allow(unsafe_code)] // passes smgr.c's arguments on to md.c
 
-use crate::fork::files;
+use crate::fork::files::{self, SEGMENT_BLOCKS};
 use crate::hooks::tablespace;
 use crate::mount::watch;
 use crate::pg::{md, process};
@@ -279,8 +279,8 @@ pub unsafe fn smgr_exists(reln: SMgrRelation, fork: Fork) -> bool {
         }
         if let Some(node) = fork_node(&role) {
             match state_of(db, node, rel, "find a relation") {
-                MapState::Untouched { .. } => return true,
-                MapState::Own { inherited_len } if inherited_len > 0 => return true,
+                // Without a file of its own too: it may have been truncated.
+                MapState::Untouched { .. } | MapState::Own { .. } => return true,
                 MapState::Gone => return false,
                 _ => {}
             }
@@ -621,12 +621,44 @@ pub unsafe fn smgr_truncate(
             }
         }
         stop_point::at("truncate-state");
-        ensure_own_file(reln, fork);
+        // Without a file of its own the state says it all. None is made here, because what fails in md
+        // is a PANIC (storage.c, `RelationTruncate`).
+        if !own_file_in_critical_section(reln, fork) {
+            return;
+        }
         let own = md::mdnblocks(reln, fork);
         if own > blocks {
+            if let Err(error) = shorten(db, rel, own, blocks) {
+                return fork_failed(db, "truncate", &EngineError::Host(error));
+            }
             md::mdtruncate(reln, fork, own, blocks);
         }
     }
+}
+
+/// `own_file` where memory may come from few contexts only (mcxt.c, `AssertNotInCriticalSection`).
+unsafe fn own_file_in_critical_section(reln: SMgrRelation, fork: Fork) -> bool {
+    // SAFETY: see smgr_create. The error context is one of these contexts, and md frees the path that it
+    // makes there; an error does not come back from here.
+    unsafe {
+        let before = std::mem::replace(&mut pg_sys::CurrentMemoryContext, pg_sys::ErrorContext);
+        let found = own_file(reln, fork);
+        pg_sys::CurrentMemoryContext = before;
+        found
+    }
+}
+
+/// Shortens a fork's own files. md does it again and finds nothing left that could fail.
+fn shorten(db: u32, rel: RelFork, own: BlockNumber, blocks: BlockNumber) -> io::Result<()> {
+    stop_point::io("truncate-file")?;
+    for segment in (blocks / SEGMENT_BLOCKS..=(own - 1) / SEGMENT_BLOCKS).rev() {
+        let keep = u64::from(blocks.saturating_sub(segment * SEGMENT_BLOCKS));
+        let file = OpenOptions::new()
+            .write(true)
+            .open(files::segment_path(db, rel, segment))?;
+        file.set_len(keep * PAGE_SIZE as u64)?;
+    }
+    Ok(())
 }
 
 pub unsafe fn smgr_immedsync(reln: SMgrRelation, fork: Fork) {

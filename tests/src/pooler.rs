@@ -2,7 +2,9 @@
 
 use crate::Cluster;
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// A running pooler; it ends with the test.
 pub struct Pooler {
@@ -32,15 +34,18 @@ impl Pooler {
             .status();
         assert!(owned.expect("chown runs").success());
         let program = std::env::var("PGBOUNCER").unwrap_or_else(|_| "/usr/sbin/pgbouncer".into());
-        let child = Command::new("runuser")
+        let mut child = Command::new("runuser")
             .args(["-u", "postgres", "--", &program, &ini])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("pgbouncer starts");
         let socket = format!("{dir}/.s.PGSQL.5432");
-        while !std::path::Path::new(&socket).exists() {
-            std::thread::sleep(std::time::Duration::from_millis(20));
+        // The socket is there before anyone listens to it.
+        while UnixStream::connect(&socket).is_err() {
+            let ended = child.try_wait().expect("a child");
+            assert!(ended.is_none(), "pgbouncer ended: {ended:?}");
+            std::thread::sleep(Duration::from_millis(20));
         }
         Pooler { child, dir }
     }

@@ -282,6 +282,7 @@ fn failures_of_files_cost_forks_and_not_the_source() {
         "write-map",
         "read-map",
         "rename-file",
+        "truncate-file",
         "make-dir",
         "write-meta",
         "sync-file",
@@ -297,7 +298,10 @@ fn failures_of_files_cost_forks_and_not_the_source() {
             "SELECT fork_create('prod', 'reads'); SELECT fork_create('prod', 'writes')",
         );
         let seen = sums(&cluster, "reads");
-        cluster.sql("writes", "UPDATE pgbench_tellers SET tbalance = tbalance");
+        cluster.sql(
+            "writes",
+            "UPDATE pgbench_tellers SET tbalance = tbalance; UPDATE gone SET v = v; CHECKPOINT",
+        );
         set(&format!("{point}:fail"));
         // The source sees nothing of it: writes, checkpoints, drops, a vacuum that truncates.
         let load = cluster.must("pgbench", &["-n", "-c", "4", "-t", "150", "prod"]);
@@ -310,6 +314,10 @@ fn failures_of_files_cost_forks_and_not_the_source() {
                 "-X",
                 "-d",
                 "writes",
+                "-c",
+                "DELETE FROM gone",
+                "-c",
+                "VACUUM gone",
                 "-c",
                 "UPDATE pgbench_branches SET bbalance = 0",
                 "-c",
