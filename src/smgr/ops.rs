@@ -641,7 +641,8 @@ unsafe fn own_file_in_critical_section(reln: SMgrRelation, fork: Fork) -> bool {
     // SAFETY: see smgr_create. The error context is one of these contexts, and md frees the path that it
     // makes there; an error does not come back from here.
     unsafe {
-        let before = std::mem::replace(&mut pg_sys::CurrentMemoryContext, pg_sys::ErrorContext);
+        let before = pg_sys::CurrentMemoryContext;
+        pg_sys::CurrentMemoryContext = pg_sys::ErrorContext;
         let found = own_file(reln, fork);
         pg_sys::CurrentMemoryContext = before;
         found
