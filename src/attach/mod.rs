@@ -9,7 +9,6 @@
 
 mod caches;
 mod comm;
-mod fault;
 mod idle;
 mod nailed;
 mod plpgsql;
@@ -31,7 +30,6 @@ use pgrx::prelude::*;
 pub fn register() {
     request::register();
     comm::register();
-    fault::register();
 }
 
 /// Raises an error with a hint.

@@ -2,9 +2,10 @@
 #![allow(unsafe_code)] // callbacks that C calls, and memory contexts
 
 use crate::attach::target::{self, Target};
-use crate::attach::{comm, fault, nailed, refuse, roles, session, settings, statement, switch};
+use crate::attach::{comm, nailed, refuse, roles, session, settings, statement, switch};
 use crate::fork::catalog;
 use crate::shmem::view::{self, Role};
+use crate::stop_point;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
@@ -116,7 +117,7 @@ fn ask_here(to: Where, or_end: bool) -> (String, String) {
     };
     nailed::find();
     roles::watch();
-    fault::at("checked");
+    stop_point::at("attach-checked");
     let name = target.name.to_string_lossy().into_owned();
     PENDING.with(|pending| {
         *pending.borrow_mut() = Some(Pending {
@@ -224,7 +225,7 @@ pub fn carry_out() {
         // SAFETY: a counter of this process. A cancel request comes too late, the statement is done.
         unsafe { pg_sys::QueryCancelHoldoffCount += 1 };
         settings::apply(&pending.target.settings);
-        fault::at("settled");
+        stop_point::at("attach-settled");
         // SAFETY: as above.
         unsafe { pg_sys::QueryCancelHoldoffCount -= 1 };
     })

@@ -2,11 +2,12 @@
 #![allow(unsafe_code)] // writes the variables that say which database a process works in
 
 use crate::attach::target::Target;
-use crate::attach::{caches, fault, idle, session, status};
+use crate::attach::{caches, idle, session, status};
 use crate::pg::lwlock::{hold, Which};
 use crate::pg::process;
 use crate::shmem;
 use crate::shmem::registry::{self, ForkState};
+use crate::stop_point;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::ffi::{c_char, CStr};
@@ -15,7 +16,7 @@ use std::sync::atomic::Ordering;
 /// The last checks, and what may fail. Raises 55000 if the session still holds anything; then it is
 /// where it was.
 pub fn prepare(target: &Target) {
-    fault::at("prepare");
+    stop_point::at("attach-prepare");
     if let Some(what) = idle::obstacle(target.oid) {
         ereport!(
             ERROR,
@@ -38,7 +39,7 @@ pub fn prepare(target: &Target) {
     // It also unties the relation cache's entries from their counters.
     // SAFETY: no transaction is open.
     unsafe { pg_sys::pgstat_report_stat(true) };
-    fault::at("flushed");
+    stop_point::at("attach-flushed");
 }
 
 unsafe fn copy(text: &CStr) -> *mut c_char {
@@ -57,17 +58,17 @@ pub fn cross(target: &Target) {
         pg_sys::InterruptHoldoffCount += 1;
         // 2. To the others: from here on the process is in the new database.
         appear_in(oid);
-        fault::at("appeared");
+        stop_point::at("attach-appeared");
         // 3. To itself.
         pg_sys::MyDatabaseId = oid;
         pg_sys::MyDatabaseTableSpace = target.tablespace.into();
         let last = pg_sys::DatabasePath;
         pg_sys::DatabasePath = path;
         pg_sys::pfree(last.cast());
-        fault::at("moved");
+        stop_point::at("attach-moved");
         // 4. What it knew of the old one, before anything can read a catalog.
         caches::forget_all();
-        fault::at("forgotten");
+        stop_point::at("attach-forgotten");
         // 5. What is said of it.
         status::tell(oid, name);
         pg_sys::InterruptHoldoffCount -= 1;

@@ -1,11 +1,23 @@
-//! An error at each step of a switch. Needs a library built with the feature `stop_points`.
+//! An error, and a crash, at each step of a switch. Needs a library built with the feature `stop_points`.
 
 use pg_fork_tests::attach::{attach, detach, fails, get, prod};
 use postgres::Client;
 
-fn arm(session: &mut Client, step: &str) {
+/// The steps of a switch: an error in the first three leaves the session where it was.
+const STEPS: [&str; 7] = [
+    "attach-checked",
+    "attach-prepare",
+    "attach-flushed",
+    "attach-appeared",
+    "attach-moved",
+    "attach-forgotten",
+    "attach-settled",
+];
+
+/// Whatever is to happen at the step from now on; nothing if no step is named.
+fn arm(session: &mut Client, step: &str, what: &str) {
     session
-        .batch_execute(&format!("SET pg_fork.attach_fault = '{step}'"))
+        .batch_execute(&format!("SET pg_fork.stop_point = '{step}:{what}'"))
         .expect("set");
 }
 
@@ -45,19 +57,19 @@ fn an_error_before_the_switch_leaves_the_session_where_it_was() {
     let mut session = cluster.client("prod");
     get(&mut session, "SELECT fork_create('prod', 'f')");
     for _ in 0..20 {
-        for step in ["checked", "prepare", "flushed"] {
-            arm(&mut session, step);
+        for step in &STEPS[..3] {
+            arm(&mut session, step, "error");
             let (_, message, _) = fails(&mut session, "SELECT fork_attach('f')");
             assert!(message.contains(step), "{message}");
             assert_eq!(get(&mut session, "SELECT current_database()"), "prod");
             nothing_left(&mut watcher, "0");
-            arm(&mut session, "");
+            arm(&mut session, "", "");
             attach(&mut session, "f");
             nothing_left(&mut watcher, "1");
-            arm(&mut session, step);
+            arm(&mut session, step, "error");
             fails(&mut session, "SELECT fork_detach()");
             assert_eq!(get(&mut session, "SELECT current_database()"), "f");
-            arm(&mut session, "");
+            arm(&mut session, "", "");
             detach(&mut session);
         }
     }
@@ -71,7 +83,7 @@ fn an_error_within_the_switch_ends_the_session_and_nothing_else() {
     let mut watcher = cluster.client("prod");
     get(&mut watcher, "SELECT fork_create('prod', 'f')");
     for round in 0..3 {
-        for step in ["appeared", "moved", "forgotten", "settled"] {
+        for step in &STEPS[3..] {
             for back in [false, true] {
                 let mut session = cluster.client("prod");
                 session
@@ -82,7 +94,7 @@ fn an_error_within_the_switch_ends_the_session_and_nothing_else() {
                 if back {
                     attach(&mut session, "f");
                 }
-                arm(&mut session, step);
+                arm(&mut session, step, "error");
                 let go = ["SELECT fork_attach('f')", "SELECT fork_detach()"][usize::from(back)];
                 session.simple_query(go).expect_err("ended");
                 assert!(session.simple_query("SELECT 1").is_err(), "{step}");
@@ -97,11 +109,12 @@ fn an_error_within_the_switch_ends_the_session_and_nothing_else() {
         );
     }
     // The client is told why.
-    let script = "SET pg_fork.attach_fault = 'moved';\nSELECT fork_attach('f');\nSELECT 1;\n";
+    let script =
+        "SET pg_fork.stop_point = 'attach-moved:error';\nSELECT fork_attach('f');\nSELECT 1;\n";
     let out = cluster.script("prod", script);
     let told = String::from_utf8_lossy(&out.stderr);
     assert!(
-        told.contains("FATAL") && told.contains("fault at moved"),
+        told.contains("FATAL") && told.contains("stop point attach-moved"),
         "{told}"
     );
     // The watcher's own session has seen no crash of the server.
@@ -117,11 +130,11 @@ fn a_reset_that_cannot_go_home_ends_the_session() {
     let cluster = prod("");
     let mut session = cluster.client("prod");
     get(&mut session, "SELECT fork_create('prod', 'f')");
-    for step in ["checked", "prepare", "flushed"] {
+    for step in &STEPS[..3] {
         let mut session = cluster.client("prod");
         attach(&mut session, "f");
         // DISCARD ALL would reset the setting itself.
-        let setting = format!("ALTER DATABASE f SET pg_fork.attach_fault = '{step}'");
+        let setting = format!("ALTER DATABASE f SET pg_fork.stop_point = '{step}:error'");
         cluster.sql("prod", &setting);
         let mut session2 = cluster.client("prod");
         attach(&mut session2, "f");
@@ -129,6 +142,50 @@ fn a_reset_that_cannot_go_home_ends_the_session() {
         assert!(session2.simple_query("SELECT 1").is_err(), "{step}");
         session.batch_execute("DISCARD ALL").expect("home");
         assert_eq!(get(&mut session, "SELECT current_database()"), "prod");
-        cluster.sql("prod", "ALTER DATABASE f RESET pg_fork.attach_fault");
+        cluster.sql("prod", "ALTER DATABASE f RESET pg_fork.stop_point");
     }
+}
+
+#[test]
+fn a_crash_at_any_step_costs_nothing_but_the_restart() {
+    let cluster = prod("");
+    cluster.sql("prod", "SELECT fork_create('prod', 'f')");
+    for (n, step) in STEPS.iter().enumerate() {
+        for back in [false, true] {
+            let mut session = cluster.client("prod");
+            let acknowledged = format!("CREATE TABLE t_{n}_{back} ()");
+            session.batch_execute(&acknowledged).expect("made");
+            attach(&mut session, "f");
+            session.batch_execute(&acknowledged).expect("made");
+            if !back {
+                detach(&mut session);
+            }
+            arm(&mut session, step, "crash");
+            let go = ["SELECT fork_attach('f')", "SELECT fork_detach()"][usize::from(back)];
+            session.simple_query(go).expect_err("ended");
+            let mut answers = false;
+            for _ in 0..1000 {
+                let out = cluster.run("psql", &["-X", "-d", "prod", "-c", "SELECT 1"]);
+                answers = out.status.success();
+                if answers {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            assert!(answers, "{step}: {}", cluster.log_tail());
+            for db in ["prod", "f"] {
+                let tables = "SELECT count(*) FROM pg_class WHERE relname ~ '^t_'; SELECT count(*) FROM users";
+                let made = 2 * n + usize::from(back) + 1;
+                assert_eq!(
+                    cluster.sql(db, tables),
+                    format!("{made}\n100"),
+                    "{step}, {db}"
+                );
+            }
+        }
+    }
+    let crashes = "terminated by signal 9";
+    assert_eq!(cluster.log().matches(crashes).count(), 2 * STEPS.len());
+    cluster.amcheck("prod");
+    cluster.amcheck("f");
 }
