@@ -102,3 +102,19 @@ print("fine")
         String::from_utf8_lossy(&out.stderr)
     );
 }
+
+#[test]
+fn node_postgres_attaches_with_parameters_and_prepared_statements() {
+    let cluster = prod("");
+    cluster.sql("prod", "SELECT fork_create('prod', 'f')");
+    let host = cluster.data().trim_end_matches("/data").to_string();
+    let path = format!("{}/clients/attach.mjs", env!("CARGO_MANIFEST_DIR"));
+    let out = std::process::Command::new("/usr/bin/node")
+        .args([&path, &host])
+        .output()
+        .expect("node runs");
+    let told = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.success(), "{told}\n{}", cluster.log_tail());
+    assert_eq!(cluster.sql("prod", "SELECT count(*) FROM users"), "100");
+    assert_eq!(cluster.sql("f", "SELECT count(*) FROM users"), "80");
+}
