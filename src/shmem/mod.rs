@@ -29,6 +29,8 @@ pub struct Shared {
     pub next_seq: AtomicU64,
     /// Merges of layers that were done ([`pg_fork_core::summary`]).
     pub merges: AtomicU32,
+    /// Hand-overs that were begun, and that have ended.
+    pub hand_overs: [AtomicU32; 2],
     /// The database that is being cut, or 0 (D4).
     pub cut_db: AtomicU32,
     /// Set while the worker is asked to clean up.

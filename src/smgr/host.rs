@@ -23,6 +23,26 @@ use std::time::Duration;
 /// This process, as the engine's host.
 pub struct Server;
 
+/// A hand-over under way, from before its first step until this is dropped.
+pub struct HandOver(());
+
+impl HandOver {
+    pub fn begin() -> Self {
+        if let Some(shared) = shmem::shared() {
+            shared.hand_overs[0].fetch_add(1, Ordering::SeqCst);
+        }
+        HandOver(())
+    }
+}
+
+impl Drop for HandOver {
+    fn drop(&mut self) {
+        if let Some(shared) = shmem::shared() {
+            shared.hand_overs[1].fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
 impl Host for Server {
     type Error = io::Error;
 
@@ -71,8 +91,8 @@ impl Host for Server {
 
     fn read_file(&self, file: FileOf, block: Block, page: &mut Page) -> io::Result<Found> {
         let Some(from) = handles::open(file.oid, file.rel, block / SEGMENT_BLOCKS, false)? else {
-            // A hand-over is under way (engine, `before_unlink`): look again, but let it have the
-            // processor, or the engine gives up before it is done.
+            // A hand-over is under way (engine, `before_unlink`), or was cut short: look again, but let
+            // it have the processor, or the engine gives up before it is done.
             std::thread::sleep(Duration::from_micros(100));
             return Ok(Found::Nothing);
         };
@@ -171,6 +191,13 @@ impl Host for Server {
             pagemap::forget_state(into.space, *rel);
         }
         sync_dir(&db_dir(into.oid, rel.spc))
+    }
+
+    fn hand_overs(&self) -> Option<u32> {
+        let [begun, ended] = shmem::shared()?.hand_overs.each_ref();
+        // First the ends: what ends between the two looks was under way.
+        let ended = ended.load(Ordering::SeqCst);
+        (begun.load(Ordering::SeqCst) == ended).then_some(ended)
     }
 
     fn merges(&self) -> u32 {

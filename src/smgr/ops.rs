@@ -21,7 +21,7 @@ use crate::shmem::registry;
 use crate::shmem::stats;
 use crate::shmem::view::{self, Role};
 use crate::smgr::handles;
-use crate::smgr::host::{self, Server};
+use crate::smgr::host::{self, HandOver, Server};
 use crate::stop_point;
 use pg_fork_core::engine::{self, EngineError, FileOf, Found, Host};
 use pg_fork_core::topology::Node;
@@ -303,6 +303,7 @@ pub unsafe fn smgr_unlink(rnode: RelFileNodeBackend, fork: Fork, redo: bool) {
         Role::Tombstone => return,
         Role::Node(node) => {
             if !node.layers.is_empty() {
+                let _under_way = HandOver::begin();
                 for_forks(db, node, engine::before_unlink(&Server, db, node, rel));
             }
             if let Some(node) = fork_node(&role) {

@@ -164,6 +164,68 @@ fn a_crash_before_a_dropped_file_was_handed_over_loses_nothing() {
     );
 }
 
+/// A checkpoint between the commit of a DROP TABLE and the hand-over: replay begins after the commit, and
+/// nobody goes on with what the crash cut short. Needs a library built with the feature `stop_points`.
+#[test]
+fn a_hand_over_that_nobody_goes_on_with_hides_nothing() {
+    let cluster = Cluster::new("autovacuum = off");
+    cluster.sql("postgres", "CREATE DATABASE prod");
+    cluster.sql(
+        "prod",
+        "CREATE TABLE a AS SELECT g AS id, 0 AS v FROM generate_series(1, 5000) g",
+    );
+    cluster.sql("postgres", "SELECT fork_create('prod', 'f')");
+    cluster.sql(
+        "f",
+        "UPDATE a SET v = 1 WHERE id < 50; CREATE TABLE b AS TABLE a",
+    );
+    cluster.sql("postgres", "SELECT fork_create('f', 'g'); CHECKPOINT");
+    let look = "SELECT count(*), sum(id), sum(v) FROM a";
+    let seen = ["f", "g"].map(|db| cluster.sql(db, look));
+    for (db, drop) in [("prod", "DROP TABLE a"), ("f", "DROP TABLE a, b")] {
+        let mut session = cluster.client(db);
+        let dropping = std::thread::spawn(move || {
+            session
+                .batch_execute("SET pg_fork.stop_point = 'unlink-state:wait'")
+                .unwrap();
+            // The server goes down before it answers.
+            session.batch_execute(drop).unwrap_err();
+        });
+        // Visible means committed; then it waits.
+        let begun = std::time::Instant::now();
+        while cluster.sql(db, "SELECT count(*) FROM pg_class WHERE relname = 'a'") != "0" {
+            assert!(begun.elapsed().as_secs() < 20, "no commit");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        cluster.sql("postgres", "CHECKPOINT");
+        cluster.stop("immediate");
+        dropping.join().unwrap();
+        cluster.start();
+        let folders = fs::read_dir(format!("{}/pgsql_tmp_pg_fork", cluster.data())).unwrap();
+        let handed = folders
+            .flatten()
+            .filter_map(|folder| fs::read_dir(folder.path()).ok())
+            .flat_map(|files| files.flatten())
+            .find(|file| file.file_name().to_string_lossy().ends_with(".1073741824"));
+        assert!(handed.is_none(), "it was handed over after all: {handed:?}");
+        if db == "prod" {
+            assert_eq!(cluster.sql("f", look), seen[0]);
+        }
+        assert_eq!(cluster.sql("g", look), seen[1]);
+        assert_eq!(
+            cluster.sql("g", "SELECT sum(v) FROM b"),
+            "49",
+            "made in the fork"
+        );
+        for fork in ["f", "g"] {
+            let problems = format!("SELECT count(*) FROM fork_check('{fork}')");
+            assert_eq!(cluster.sql("postgres", &problems), "0", "{fork}");
+            cluster.amcheck(fork);
+        }
+    }
+    cluster.amcheck("prod");
+}
+
 /// A stock server does not start after this in a plain database ("could not create file": reinit.c); what
 /// somebody tries in a fork must not do that to prod.
 #[test]

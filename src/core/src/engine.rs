@@ -134,6 +134,8 @@ pub trait Host {
         only_handed: bool,
     ) -> Result<(), Self::Error>;
 
+    /// How many hand-overs have ended; `None` while one is under way.
+    fn hand_overs(&self) -> Option<u32>;
     /// Goes up between a merge's last bit and the end of the merged layer.
     fn merges(&self) -> u32;
     /// The bits of the block's group ([`summary::GROUP_BLOCKS`]) of a map that says something.
@@ -167,6 +169,16 @@ struct Place {
     /// The file may be overwritten while we read it: look again afterwards.
     live: bool,
     cuts: Vec<Rc<Layer>>,
+}
+
+/// What to make of a relation that is handed over, and of files that are not there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Moves {
+    /// They are, or soon will be, the layer's.
+    Done,
+    /// A crash came between, and replay began after the commit of the relation's end, so nobody went on:
+    /// they lie where they lay. What lies in the layer has been looked for.
+    CutShort,
 }
 
 /// How often a read is tried when the world moves under it.
@@ -267,17 +279,24 @@ pub fn read_inherited<H: Host>(
         return Err(EngineError::NoCut { parent: 0, seq: 0 });
     };
     let mut last = None;
+    let mut moves = Moves::Done;
     for _ in 0..TRIES {
         let generation = host.generation();
-        let place = locate_at(host, origin.parent, origin.seq, rel, block)?;
+        let hand_overs = host.hand_overs();
+        if hand_overs.is_none() {
+            moves = Moves::Done;
+        }
+        let place = locate_at(host, origin.parent, origin.seq, rel, block, moves)?;
         let found = host.read_file(place.file, block, page)?;
         last = Some(place.file);
         // D7: a source's own file may have been overwritten while we read it. Its writer saved the
         // old bytes first, so a second look that finds nothing new proves that ours are the old ones.
         let settled = !place.live
-            || locate_at(host, origin.parent, origin.seq, rel, block)?.file == place.file;
+            || locate_at(host, origin.parent, origin.seq, rel, block, moves)?.file == place.file;
         // A layer may have been merged into another, and its map be gone when we asked for it.
         let settled = settled && host.generation() == generation;
+        let still = hand_overs.is_some() && host.hand_overs() == hand_overs;
+        let settled = settled && (moves == Moves::Done || still);
         if found == Found::Page && settled {
             for layer in &place.cuts {
                 check_lsn(layer, place.file, block, page)?;
@@ -287,6 +306,10 @@ pub fn read_inherited<H: Host>(
             }
             return Ok(!place.live);
         }
+        moves = match moves {
+            Moves::Done if still && found == Found::Nothing => Moves::CutShort,
+            _ => Moves::Done,
+        };
     }
     let file = last.unwrap_or(FileOf {
         oid: origin.parent,
@@ -306,7 +329,7 @@ pub fn locate_inherited<H: Host>(
         return Ok(None);
     };
     Ok(Some(
-        locate_at(host, origin.parent, origin.seq, rel, block)?.file,
+        locate_at(host, origin.parent, origin.seq, rel, block, Moves::Done)?.file,
     ))
 }
 
@@ -342,7 +365,14 @@ pub fn page_lsn(page: &Page) -> u64 {
 }
 
 /// Finds `block` of `rel` as it was in `db` at the cut `seq`, down through the ancestors.
-fn locate_at<H: Host>(host: &H, db: DbOid, seq: u64, rel: RelFork, block: Block) -> Res<Place, H> {
+fn locate_at<H: Host>(
+    host: &H,
+    db: DbOid,
+    seq: u64,
+    rel: RelFork,
+    block: Block,
+    moves: Moves,
+) -> Res<Place, H> {
     let mut cuts = Vec::with_capacity(2);
     let (mut db, mut seq) = (db, seq);
     loop {
@@ -353,7 +383,7 @@ fn locate_at<H: Host>(host: &H, db: DbOid, seq: u64, rel: RelFork, block: Block)
             .from_cut(seq)
             .ok_or(EngineError::NoCut { parent: db, seq })?;
         cuts.insert(0, layers[0].clone());
-        let file = match locate_in(host, db, &node, layers, rel, block)? {
+        let file = match locate_in(host, db, &node, layers, rel, block, moves)? {
             Some(file) => file,
             None => {
                 let origin = node
@@ -380,6 +410,7 @@ fn locate_in<H: Host>(
     layers: &[Rc<Layer>],
     rel: RelFork,
     block: Block,
+    moves: Moves,
 ) -> Res<Option<FileOf>, H> {
     let skip = summary::skip(host, layers, rel, block)?;
     for layer in &layers[skip..] {
@@ -396,13 +427,20 @@ fn locate_in<H: Host>(
         }
         if let Some(MapState::HandedOver { .. }) = state {
             let handed = rel.handed();
-            let own = match host.map_state(oid, space, handed)? {
+            let map = host.map_state(oid, space, handed)?;
+            let own = match map {
                 Some(MapState::Own { inherited_len }) if block < inherited_len => {
                     host.bit(oid, space, handed, block)?
                 }
                 _ => true,
             };
-            return Ok(own.then_some(FileOf { oid, rel: handed }));
+            let file = match (moves, map) {
+                (Moves::Done, _) => FileOf { oid, rel: handed },
+                // The map was moved, which is done first.
+                (Moves::CutShort, Some(_)) => FileOf { oid: db, rel },
+                (Moves::CutShort, None) => continue,
+            };
+            return Ok(own.then_some(file));
         }
     }
     let file = FileOf { oid: db, rel };
