@@ -128,6 +128,23 @@ fn note_before_extend(db: u32, node: &Node, rel: RelFork) {
 /// A fork's own operation failed. In its own session: an error. Elsewhere, or where an error would
 /// take the server down: the fork is invalid, and life goes on.
 fn fork_failed(db: u32, what: &str, failure: &Failure) {
+    if process::my_database() == db && !process::in_critical_section() {
+        raise(db, what, failure);
+    }
+    invalidate(db, &describe(failure));
+}
+
+/// The same where nothing is changed: who looks from another database is told too, and does the fork no
+/// harm. Replay goes on.
+fn look_failed(db: u32, what: &str, failure: &Failure) {
+    if !process::in_recovery() && !process::in_critical_section() {
+        raise(db, what, failure);
+    }
+    fork_failed(db, what, failure);
+}
+
+/// Raises 53100, 58030 or XX001; where the fork's data cannot be right any more it is invalid, too.
+fn raise(db: u32, what: &str, failure: &Failure) -> ! {
     let reason = describe(failure);
     if matches!(
         failure,
@@ -135,17 +152,14 @@ fn fork_failed(db: u32, what: &str, failure: &Failure) {
     ) {
         invalidate(db, &reason);
     }
-    if process::my_database() == db && !process::in_critical_section() {
-        let code = match failure {
-            EngineError::Host(error) if error.kind() == io::ErrorKind::StorageFull => {
-                PgSqlErrorCode::ERRCODE_DISK_FULL
-            }
-            EngineError::Host(_) => PgSqlErrorCode::ERRCODE_IO_ERROR,
-            _ => PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
-        };
-        ereport!(ERROR, code, format!("could not {what} in a fork"), reason);
-    }
-    invalidate(db, &reason);
+    let code = match failure {
+        EngineError::Host(error) if error.kind() == io::ErrorKind::StorageFull => {
+            PgSqlErrorCode::ERRCODE_DISK_FULL
+        }
+        EngineError::Host(_) => PgSqlErrorCode::ERRCODE_IO_ERROR,
+        _ => PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+    };
+    ereport!(ERROR, code, format!("could not {what} in a fork"), reason);
 }
 
 fn invalid(db: u32, reason: &str) -> ! {
@@ -169,8 +183,8 @@ fn state_of(db: u32, node: &Node, rel: RelFork, what: &str) -> MapState {
     match engine::fork_state(&Server, db, node, rel) {
         Ok(state) => state,
         Err(failure) => {
-            fork_failed(db, what, &failure);
-            // Not in the fork's own session: what md finds is all there is.
+            look_failed(db, what, &failure);
+            // Replay: what md finds is all there is.
             MapState::Private
         }
     }
@@ -435,7 +449,7 @@ fn inherited(db: u32, node: &Node, rel: RelFork, block: BlockNumber, what: &str)
             match crate::shmem::pagemap::bit(db, node.space, rel, block) {
                 Ok(bit) => !bit,
                 Err(error) => {
-                    fork_failed(db, what, &EngineError::Host(error));
+                    look_failed(db, what, &EngineError::Host(error));
                     false
                 }
             }
@@ -449,8 +463,10 @@ pub unsafe fn smgr_read(reln: SMgrRelation, fork: Fork, block: BlockNumber, buff
     unsafe {
         let (db, rel, role) = route(&(*reln).smgr_rnode, fork);
         match &role {
-            Role::Tombstone => return black_hole_page(block, buffer),
-            Role::Invalid(_) if process::in_recovery() => return black_hole_page(block, buffer),
+            Role::Tombstone => return black_hole_page(fork, block, buffer),
+            Role::Invalid(_) if process::in_recovery() => {
+                return black_hole_page(fork, block, buffer)
+            }
             Role::Invalid(reason) => invalid(db, reason),
             _ => {}
         }
@@ -461,8 +477,8 @@ pub unsafe fn smgr_read(reln: SMgrRelation, fork: Fork, block: BlockNumber, buff
                     Ok(true) => stats::count(|stats| &stats.read_layer),
                     Ok(false) => stats::count(|stats| &stats.read_inherited),
                     Err(failure) => {
-                        fork_failed(db, "read", &failure);
-                        black_hole_page(block, buffer);
+                        look_failed(db, "read", &failure);
+                        black_hole_page(fork, block, buffer);
                     }
                 }
                 return;
@@ -500,9 +516,20 @@ pub fn read_now(
 
 /// A page that replay passes over: its LSN is past any record (xlogutils.c,
 /// `XLogReadBufferForRedoExtended`: `BLK_DONE`). So recovery needs no file of a dropped fork (D12).
-unsafe fn black_hole_page(block: BlockNumber, buffer: *mut c_char) {
+///
+/// Replay writes to free space maps without a look at the LSN (freespace.c,
+/// `XLogRecordPageWithFreeSpace`), and a page that is written out must have no such LSN (bufmgr.c,
+/// `FlushBuffer`): those, and visibility maps, are new pages, which replay may begin with.
+unsafe fn black_hole_page(fork: Fork, block: BlockNumber, buffer: *mut c_char) {
     // SAFETY: the buffer is a page.
     unsafe {
+        if matches!(
+            fork,
+            ForkNumber::FSM_FORKNUM | ForkNumber::VISIBILITYMAP_FORKNUM
+        ) {
+            std::ptr::write_bytes(buffer, 0, PAGE_SIZE);
+            return;
+        }
         pg_sys::PageInit(buffer.cast(), PAGE_SIZE, 0);
         std::ptr::write_bytes(buffer, 0xFF, 8);
         pg_sys::PageSetChecksumInplace(buffer.cast(), block);

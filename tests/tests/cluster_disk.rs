@@ -266,6 +266,32 @@ fn fork_check_finds_what_is_damaged() {
 
 /// Needs a library built with the feature `stop_points`.
 #[test]
+fn who_looks_into_a_fork_in_vain_is_told_and_does_it_no_harm() {
+    let cluster = Cluster::new("autovacuum = off");
+    cluster.sql("postgres", "CREATE DATABASE prod");
+    cluster.sql(
+        "prod",
+        "CREATE EXTENSION pg_fork; CREATE TABLE t AS SELECT generate_series(1, 50000) AS v",
+    );
+    cluster.sql(
+        "prod",
+        "SELECT fork_create('prod', 'f'); SELECT fork_mount('f', into_schema => 'm')",
+    );
+    // So that nothing is in the buffers, or known.
+    cluster.stop("fast");
+    cluster.start();
+    let look = "SELECT count(*) FROM m.t";
+    for point in ["open-file", "read-map"] {
+        let failing = format!("SET pg_fork.stop_point = '{point}:fail'; {look}");
+        cluster.expect_error("prod", &failing, "58030");
+    }
+    let state = "SELECT state FROM pg_forks";
+    assert_eq!(cluster.sql("postgres", state), "ready");
+    assert_eq!(cluster.sql("prod", look), "50000");
+}
+
+/// Needs a library built with the feature `stop_points`.
+#[test]
 fn failures_of_files_cost_forks_and_not_the_source() {
     let cluster = Cluster::new("autovacuum = off");
     cluster.sql("postgres", "CREATE DATABASE prod");

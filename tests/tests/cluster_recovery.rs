@@ -229,6 +229,37 @@ fn a_hand_over_that_nobody_goes_on_with_hides_nothing() {
     cluster.amcheck("prod");
 }
 
+/// Replay writes to free space maps whatever the page says (freespace.c, `XLogRecordPageWithFreeSpace`), for
+/// good where there are no checksums; those of a fork that is gone must not keep the checkpoint at the end
+/// of recovery from writing them out.
+#[test]
+fn pages_pruned_in_a_fork_that_is_gone_do_not_keep_the_server_down() {
+    for initdb in [&[][..], &["-k"]] {
+        let settings = "shared_preload_libraries = 'pg_fork'\nautovacuum = off";
+        let cluster = Cluster::bare(settings, initdb);
+        cluster.sql("postgres", "CREATE EXTENSION pg_fork; CREATE DATABASE prod");
+        cluster.sql(
+            "prod",
+            "CREATE TABLE t WITH (fillfactor = 40) AS SELECT g AS id, repeat('x', 100) AS v FROM generate_series(1, 5000) g",
+        );
+        cluster.sql("prod", "VACUUM t");
+        cluster.sql("postgres", "SELECT fork_create('prod', 'f'); CHECKPOINT");
+        // Each prunes what the one before has left.
+        for _ in 0..6 {
+            cluster.sql("f", "UPDATE t SET id = id WHERE id < 3000");
+        }
+        cluster.sql("f", "VACUUM t");
+        cluster.sql("f", "DELETE FROM t WHERE id > 4000");
+        cluster.sql("f", "VACUUM t");
+        cluster.sql("postgres", "SELECT fork_drop('f')");
+        cluster.sql("prod", "INSERT INTO t VALUES (0, '')");
+        cluster.stop("immediate");
+        cluster.start();
+        assert_eq!(cluster.sql("prod", "SELECT count(*) FROM t"), "5001");
+        cluster.sql("postgres", "CHECKPOINT");
+    }
+}
+
 /// A stock server does not start after this in a plain database ("could not create file": reinit.c); what
 /// somebody tries in a fork must not do that to prod.
 #[test]
