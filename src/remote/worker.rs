@@ -192,8 +192,12 @@ impl Session {
 
     fn end(&mut self) {
         if std::mem::replace(&mut self.open, false) {
-            // SAFETY: the transaction that `begin` opened.
-            unsafe { pg_sys::CommitTransactionCommand() };
+            // SAFETY: the transaction that `begin` opened. The next must find no context of ours, and
+            // nobody else's code runs between the two (xact.c, `StartTransaction`).
+            unsafe {
+                pg_sys::CommitTransactionCommand();
+                pg_sys::SetUserIdAndSecContext(self.header.user.into(), 0);
+            }
         }
     }
 }

@@ -618,6 +618,19 @@ pub unsafe fn smgr_truncate(
     old_blocks: BlockNumber,
     blocks: BlockNumber,
 ) {
+    // SAFETY: the error context is one of the few that give memory in a critical section (mcxt.c,
+    // `MemoryContextInit`). No error comes back from there.
+    unsafe {
+        let before = pg_sys::CurrentMemoryContext;
+        if process::in_critical_section() {
+            pg_sys::CurrentMemoryContext = pg_sys::ErrorContext;
+        }
+        truncate(reln, fork, old_blocks, blocks);
+        pg_sys::CurrentMemoryContext = before;
+    }
+}
+
+unsafe fn truncate(reln: SMgrRelation, fork: Fork, old_blocks: BlockNumber, blocks: BlockNumber) {
     // SAFETY: see smgr_create.
     unsafe {
         let (db, rel, role) = route(&(*reln).smgr_rnode, fork);
@@ -651,7 +664,7 @@ pub unsafe fn smgr_truncate(
         stop_point::at("truncate-state");
         // Without a file of its own the state says it all. None is made here, because what fails in md
         // is a PANIC (storage.c, `RelationTruncate`).
-        if !own_file_in_critical_section(reln, fork) {
+        if !own_file(reln, fork) {
             return;
         }
         let own = md::mdnblocks(reln, fork);
@@ -661,19 +674,6 @@ pub unsafe fn smgr_truncate(
             }
             md::mdtruncate(reln, fork, own, blocks);
         }
-    }
-}
-
-/// `own_file` where memory may come from few contexts only (mcxt.c, `AssertNotInCriticalSection`).
-unsafe fn own_file_in_critical_section(reln: SMgrRelation, fork: Fork) -> bool {
-    // SAFETY: see smgr_create. The error context is one of these contexts, and md frees the path that it
-    // makes there; an error does not come back from here.
-    unsafe {
-        let before = pg_sys::CurrentMemoryContext;
-        pg_sys::CurrentMemoryContext = pg_sys::ErrorContext;
-        let found = own_file(reln, fork);
-        pg_sys::CurrentMemoryContext = before;
-        found
     }
 }
 
