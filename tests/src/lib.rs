@@ -34,10 +34,15 @@ pub fn pg_config(what: &str) -> PathBuf {
 impl Cluster {
     /// A new server with pg_fork preloaded, the extension in `postgres`, and these settings.
     pub fn new(settings: &str) -> Self {
+        Self::made(settings, &["-k"])
+    }
+
+    /// The same, made by initdb with these options: `-k` is for data checksums.
+    pub fn made(settings: &str, initdb: &[&str]) -> Self {
         let cluster = Self::bare(
             // Machines that run tests are busy: what a cut takes by default is for the benchmark to say.
             &format!("shared_preload_libraries = 'pg_fork'\npg_fork.cut_timeout = 5s\n{settings}"),
-            &["-k"],
+            initdb,
         );
         cluster.sql("postgres", "CREATE EXTENSION pg_fork");
         cluster
