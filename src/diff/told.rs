@@ -1,9 +1,11 @@
 //! The differences as rows of text: what SQL matches, from this process or from a worker in the fork.
+#![allow(unsafe_code)] // copies a snapshot
 
 use super::rows::{check_types, foreign_column, Rows};
 use super::tables::{is_altered, Both, Pair};
 use crate::reader::{refuse, At};
-use crate::remote::{call, Call, Failure, Job, Side};
+use crate::remote::{call, Call, Job, Seen, Side};
+use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
@@ -123,12 +125,10 @@ pub fn all(fork: &str, table: Option<&str>) -> Box<dyn Iterator<Item = Told>> {
 /// The same, from a worker in the fork where types are concerned that this database does not have.
 ///
 /// Raises 3D000 (no such database), 42809 (not a fork), 42501 (no CONNECT, or no right to read the table),
-/// 42P01 (no such table), 55000 (invalid), 53400 (no background worker is free).
-pub fn from_anywhere(
-    fork: &str,
-    table: Option<&str>,
-) -> Result<Box<dyn Iterator<Item = Told>>, Failure> {
-    let foreign = {
+/// 42P01 (no such table), 55000 (invalid), 53400 (no background worker is free), 40001 (the transaction's
+/// snapshot is older than this session's first look into another database).
+pub fn from_anywhere(fork: &str, table: Option<&str>) -> Box<dyn Iterator<Item = Told>> {
+    let (foreign, seen) = {
         let both = Both::open(fork);
         let mut pairs = match table {
             Some(table) => vec![both.named(table)],
@@ -139,21 +139,53 @@ pub fn from_anywhere(
             None => pairs.retain(|pair| pair.is_readable() && both.may_differ(pair)),
         }
         let mut opened = pairs.iter().map(|pair| both.open_pair(pair));
-        opened.any(|opened| foreign_column(&both, &opened).is_some())
+        let foreign = opened.any(|opened| foreign_column(&both, &opened).is_some());
+        (foreign, seen(&both))
     };
     if !foreign {
-        return Ok(all(fork, table));
+        return all(fork, table);
     }
     let mut arguments = fork.to_string();
     if let Some(table) = table {
         arguments.push('\0');
         arguments.push_str(table);
     }
-    let mut rows = Vec::new();
     let mut call = Call::begin(&call::fork_named(fork));
-    call.run(Side::Now, Job::Rows, arguments.as_bytes(), None, |row| {
-        rows.extend(Told::try_from(row));
-    })?;
-    call.finish();
-    Ok(Box::new(rows.into_iter()))
+    call.ask(Side::Now, Job::Rows, arguments.as_bytes(), seen);
+    Box::new(FromWorker(Some(call)))
+}
+
+/// The transaction's snapshot for the worker, where it has one for all of its statements.
+fn seen(both: &Both) -> Option<Seen> {
+    // SAFETY: plain variables of this process; a registered snapshot, and a copy of that size.
+    unsafe {
+        if pg_sys::XactIsoLevel < pg_sys::XACT_REPEATABLE_READ as i32 {
+            return None;
+        }
+        let mut snapshot = vec![0u8; pg_sys::EstimateSnapshotSpace(both.snapshot)];
+        pg_sys::SerializeSnapshot(both.snapshot, snapshot.as_mut_ptr().cast());
+        Some(Seen {
+            own: pg_sys::GetTopTransactionIdIfAny().into_inner(),
+            snapshot,
+        })
+    }
+}
+
+/// The worker's rows as they come.
+struct FromWorker(Option<Call>);
+
+impl Iterator for FromWorker {
+    type Item = Told;
+
+    fn next(&mut self) -> Option<Told> {
+        match self.0.as_mut()?.next_row() {
+            Ok(Some(row)) => Told::try_from(row).ok(),
+            Ok(None) => {
+                self.0.take()?.finish();
+                None
+            }
+            // What is left of the call goes with the resource owner.
+            Err(failure) => failure.raise(),
+        }
+    }
 }

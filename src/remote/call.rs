@@ -200,6 +200,15 @@ impl Call {
         seen: Option<Seen>,
         mut each: impl FnMut(Columns),
     ) -> Result<(), Failure> {
+        self.ask(side, job, arguments, seen);
+        while let Some(row) = self.next_row()? {
+            each(row);
+        }
+        Ok(())
+    }
+
+    /// Asks for a job on one side. All of its rows are to be taken before the next is asked for.
+    pub fn ask(&mut self, side: Side, job: Job, arguments: &[u8], seen: Option<Seen>) {
         let arguments = arguments.to_vec();
         let request = Request {
             side,
@@ -218,13 +227,17 @@ impl Call {
                 true,
             );
         }
+    }
+
+    /// The next row of the job that was asked for; `None` after the last.
+    pub fn next_row(&mut self) -> Result<Option<Columns>, Failure> {
         loop {
             let Some((kind, message)) = self.receive() else {
                 return Err(self.lost());
             };
             match kind {
-                wire::ROW => each(wire::decode_row(message).unwrap_or_default()),
-                wire::DONE => return Ok(()),
+                wire::ROW => return Ok(Some(wire::decode_row(message).unwrap_or_default())),
+                wire::DONE => return Ok(None),
                 b'E' => return Err(Failure(self.parse(message))),
                 // SAFETY: a notice goes on to the client.
                 b'N' => unsafe { pg_sys::ThrowErrorData(self.parse(message)) },

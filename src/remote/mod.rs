@@ -13,4 +13,4 @@ mod worker;
 
 pub use call::{Call, Failure};
 pub use jobs::Job;
-pub use wire::Side;
+pub use wire::{Seen, Side};

@@ -3,6 +3,7 @@
 
 use crate::attach::visit;
 use crate::pg::queue::{self, Header};
+use crate::reader::horizon;
 use crate::remote::wire::{self, Request, Seen, Side};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -138,6 +139,7 @@ impl Session {
                 None => pg_sys::GetTransactionSnapshot(),
             };
             pg_sys::PushActiveSnapshot(snapshot);
+            horizon::borrow(request.seen.is_some());
         }
         request.job.run(&request.arguments, &mut Out::default())?;
         // SAFETY: pushed above.
@@ -175,7 +177,7 @@ impl Session {
         unsafe {
             pg_sys::StartTransactionCommand();
             // Before there is a snapshot: it reads both sides, from one of them.
-            crate::reader::horizon::protect();
+            horizon::protect();
             pg_sys::XactIsoLevel = pg_sys::XACT_REPEATABLE_READ as i32;
             pg_sys::XactReadOnly = true;
             let encoding = pg_sys::pg_encoding_to_char(self.header.encoding);

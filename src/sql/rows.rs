@@ -25,11 +25,7 @@ fn fork_diff_told(
         name!(readable, Option<String>),
     ),
 > {
-    let rows = match told::from_anywhere(fork, relation) {
-        Ok(rows) => rows,
-        // Nothing of ours is left to drop.
-        Err(failure) => failure.raise(),
-    };
+    let rows = told::from_anywhere(fork, relation);
     TableIterator::new(rows.map(|row| row.into()))
 }
 

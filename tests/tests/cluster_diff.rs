@@ -270,6 +270,55 @@ users|altered|0|2|0|f";
     );
 }
 
+/// A transaction with one snapshot for all its statements sees the same differences again, from here and
+/// from a worker in the fork; and rows that only it still sees are kept there. Blocks are counted as they
+/// are.
+#[test]
+fn a_transaction_with_one_snapshot_sees_the_same_again() {
+    let cluster = Cluster::new("autovacuum = off");
+    cluster.sql("postgres", "CREATE DATABASE prod");
+    cluster.script(
+        "prod",
+        "CREATE EXTENSION pg_fork; CREATE TABLE t (id int PRIMARY KEY, v int);
+         INSERT INTO t SELECT g, 0 FROM generate_series(1, 1000) g;",
+    );
+    cluster.sql("postgres", "SELECT fork_create('prod', 'f')");
+    // `postgres` does not have the type: a worker tells.
+    cluster.script(
+        "f",
+        "CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE TABLE m (id int PRIMARY KEY, m mood);
+         INSERT INTO m VALUES (1, 'ok'), (2, 'sad'); UPDATE t SET v = 1 WHERE id < 10;",
+    );
+    for db in ["prod", "postgres"] {
+        let mut client = cluster.client(db);
+        // The first look of a session makes its later snapshots good.
+        client.batch_execute("SELECT fork_diff('f')").unwrap();
+        client
+            .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; CREATE TEMP TABLE own (a int)")
+            .unwrap();
+        let told = |client: &mut postgres::Client| -> Vec<String> {
+            let sql = "SELECT (\"table\", change, rows_inserted, rows_updated, rows_deleted)::text FROM fork_diff('f') \
+                       UNION ALL SELECT d::text FROM fork_diff_rows('f', 'm') d \
+                       UNION ALL SELECT d::text FROM fork_diff_rows('f', 't') d";
+            let rows = client.query(sql, &[]).unwrap();
+            rows.iter().map(|row| row.get(0)).collect()
+        };
+        let before = told(&mut client);
+        assert!(before.len() >= 2 + 2 + 9, "{before:?}");
+        for sql in [
+            "UPDATE m SET m = 'ok'; INSERT INTO m SELECT max(id) + 1, 'sad' FROM m; DELETE FROM m WHERE id = 1",
+            "UPDATE t SET v = v + 1",
+            "VACUUM m",
+            "VACUUM t",
+        ] {
+            cluster.sql("f", sql);
+        }
+        assert_eq!(told(&mut client), before, "from {db}");
+        client.batch_execute("COMMIT").unwrap();
+        assert_ne!(told(&mut client), before, "from {db}");
+    }
+}
+
 /// Errors, and who may see what.
 #[test]
 fn rows_are_for_those_who_may_read_them() {
