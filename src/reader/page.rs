@@ -41,13 +41,25 @@ impl Pages {
         }
     }
 
-    /// Copies a block, below [`Pages::count`], as it is at this moment.
-    pub fn read(&self, block: u32, strategy: pg_sys::BufferAccessStrategy, page: &mut Page) {
+    /// Shows a block, below [`Pages::count`], as it is at this moment. Its writers wait meanwhile, so
+    /// `what` must lock no other page.
+    pub fn show<R>(
+        &self,
+        block: u32,
+        strategy: pg_sys::BufferAccessStrategy,
+        what: impl FnOnce(&Page) -> R,
+    ) -> R {
         let pinned = self.pin(block, strategy);
-        // SAFETY: it is pinned and locked while it is copied.
-        unsafe { page.copy_from_slice(&*pinned.page()) };
+        // SAFETY: it is pinned and locked while it is shown.
+        let result = unsafe { what(&*pinned.page()) };
         pinned.unlock();
         pinned.release();
+        result
+    }
+
+    /// Copies a block, below [`Pages::count`], as it is at this moment.
+    pub fn read(&self, block: u32, strategy: pg_sys::BufferAccessStrategy, page: &mut Page) {
+        self.show(block, strategy, |shown| page.copy_from_slice(shown));
     }
 }
 

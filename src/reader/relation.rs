@@ -4,7 +4,7 @@
 use super::{damaged, default_tablespace, horizon, page::Pages, visible};
 use crate::fork::files;
 use crate::pg::tuple::Row;
-use pg_fork_core::pages::{btree, heap};
+use pg_fork_core::pages::{btree, heap, Damaged};
 use pg_fork_core::types::{Page, PAGE_SIZE};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -401,8 +401,29 @@ pub fn open(db: u32, oid: u32) -> Option<Relation> {
     })
 }
 
-/// Calls `what` with each row that `sees` accepts and an index on a number leads to. May lead to others too, where a row's place was taken by another meanwhile.
-pub fn rows_by_number(
+/// The places of rows that an index on a number leads to, in the index's order.
+fn places(db: u32, index: &Pages, key: u32) -> Vec<btree::Tid> {
+    let mut blocks = index.count();
+    let look = |block: u32, step: &mut dyn FnMut(&Page)| {
+        if block >= blocks {
+            // Split since.
+            blocks = index.count();
+        }
+        if block >= blocks {
+            return Err(Damaged("an index leads past its end"));
+        }
+        index.show(block, std::ptr::null_mut(), step);
+        Ok(())
+    };
+    match btree::search(key, u32::MAX / 4, look) {
+        Ok(tids) => tids,
+        Err(error) => damaged(db, index.node.relNode.to_u32(), error),
+    }
+}
+
+/// Calls `what` with each row that `sees` accepts and an index on a number leads to. May lead to others too,
+/// where a row's place was taken by another meanwhile.
+fn rows_by_number(
     db: u32,
     table: &Pages,
     index: &Pages,
@@ -410,25 +431,7 @@ pub fn rows_by_number(
     sees: impl Fn(&heap::Tuple, &Page) -> bool,
     mut what: impl FnMut(&Page, &heap::Tuple),
 ) {
-    let rel = |pages: &Pages| pages.node.relNode.to_u32();
-    let none = std::ptr::null_mut();
-    let mut blocks = index.count();
-    let mut read = |block: u32| {
-        if block >= blocks {
-            // Split since.
-            blocks = index.count();
-        }
-        if block >= blocks {
-            return Err(pg_fork_core::pages::Damaged("an index leads past its end"));
-        }
-        let mut page = Box::new([0; PAGE_SIZE]);
-        index.read(block, none, &mut page);
-        Ok(page)
-    };
-    let tids = match btree::search(key, u32::MAX / 4, &mut read) {
-        Ok(tids) => tids,
-        Err(error) => damaged(db, rel(index), error),
-    };
+    let tids = places(db, index, key);
     let mut page = Box::new([0; PAGE_SIZE]);
     let mut at = None;
     let blocks = table.count();
@@ -437,14 +440,45 @@ pub fn rows_by_number(
             continue; // truncated by VACUUM: the row was dead
         }
         if at != Some(block) {
-            table.read(block, none, &mut page);
+            table.read(block, std::ptr::null_mut(), &mut page);
             at = Some(block);
         }
         let seen = heap::chain(&page, block, number, |tuple| Ok(sees(tuple, &page)));
         match seen {
             Ok(Some(tuple)) => what(&page, &tuple),
             Ok(None) => {}
-            Err(error) => damaged(db, rel(table), error),
+            Err(error) => damaged(db, table.node.relNode.to_u32(), error),
+        }
+    }
+}
+
+/// The same on pages as they lie in the buffers: `what` must lock no other. The rows of TOAST tables are
+/// never updated, and each block's lie together.
+pub fn rows_in_place(
+    db: u32,
+    table: &Pages,
+    index: &Pages,
+    key: u32,
+    sees: impl Fn(&heap::Tuple) -> bool,
+    mut what: impl FnMut(&Page, &heap::Tuple),
+) {
+    let tids = places(db, index, key);
+    let blocks = table.count();
+    for together in tids.chunk_by(|one, next| one.0 == next.0) {
+        let block = together[0].0;
+        if block >= blocks {
+            continue; // truncated by VACUUM: the row was dead
+        }
+        let done = table.show(block, std::ptr::null_mut(), |page| {
+            for (_, number) in together {
+                if let Some(tuple) = heap::chain(page, block, *number, |tuple| Ok(sees(tuple)))? {
+                    what(page, &tuple);
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = done {
+            damaged(db, table.node.relNode.to_u32(), error);
         }
     }
 }

@@ -57,21 +57,16 @@ pub fn fetch(relation: &Relation, pointer: &Pointer) -> *mut pg_sys::varlena {
     let size = (pointer.info & 0x3FFF_FFFF) as usize;
     // A compressed value keeps its method and raw size at the beginning of its data.
     let compressed = size + 4 < pointer.raw as usize;
-    // SAFETY: a new varlena of that size, filled below to the last byte.
+    // SAFETY: a new varlena of that size, filled to the last byte or not returned; the bytes behind its
+    // header belong to nobody else yet.
     unsafe {
         let result = pg_sys::palloc(size + 4).cast::<u8>();
         let header = ((size + 4) as u32) << 2 | if compressed { 2 } else { 0 };
         result.cast::<u32>().write(header);
-        let mut filled = 0;
-        for chunk in chunks(toast, relation, pointer.value) {
-            if filled + chunk.len() > size {
-                missing("unexpected chunk");
-            }
-            std::ptr::copy_nonoverlapping(chunk.as_ptr(), result.add(4 + filled), chunk.len());
-            filled += chunk.len();
-        }
-        if filled != size {
-            missing("missing chunk");
+        let data = std::slice::from_raw_parts_mut(result.add(4), size);
+        data.fill(0);
+        if let Err(what) = fill(data, toast, relation, pointer.value) {
+            missing(what);
         }
         if !compressed {
             return result.cast();
@@ -82,15 +77,24 @@ pub fn fetch(relation: &Relation, pointer: &Pointer) -> *mut pg_sys::varlena {
     }
 }
 
-/// The value's chunks in their order (chunk_id, chunk_seq, chunk_data).
-fn chunks(toast: &Toast, relation: &Relation, value: u32) -> Vec<Vec<u8>> {
-    let mut found = Vec::new();
-    super::relation::rows_by_number(
+/// Bytes of each chunk but the last (heaptoast.h, `TOAST_MAX_CHUNK_SIZE`: four rows fill a page).
+const CHUNK: usize = 1996;
+
+/// Puts the value's chunks (chunk_id, chunk_seq, chunk_data) where they belong.
+fn fill(
+    data: &mut [u8],
+    toast: &Toast,
+    relation: &Relation,
+    value: u32,
+) -> Result<(), &'static str> {
+    let mut had = vec![false; data.len().div_ceil(CHUNK)];
+    let mut wrong = false;
+    super::relation::rows_in_place(
         relation.db,
         &toast.pages,
         &toast.index,
         value,
-        |tuple, _| visible::kept(tuple),
+        visible::kept,
         |page, tuple| {
             let row = tuple.data(page);
             let number = |at: usize| {
@@ -100,18 +104,31 @@ fn chunks(toast: &Toast, relation: &Relation, value: u32) -> Vec<Vec<u8>> {
             let (Some(id), Some(sequence)) = (number(0), number(4)) else {
                 return;
             };
-            let data = match row.get(8) {
+            // The place may have been taken by another value meanwhile.
+            if id != value {
+                return;
+            }
+            let chunk = match row.get(8) {
                 // A short varlena, or one with a header of four bytes.
                 Some(first) if first & 1 == 1 => row.get(9..8 + usize::from(first >> 1)),
                 Some(_) => number(8).and_then(|header| row.get(12..8 + (header >> 2) as usize)),
                 None => None,
             };
-            if let (true, Some(data)) = (id == value, data) {
-                found.push((sequence, data.to_vec()));
+            let sequence = sequence as usize;
+            let from = sequence.saturating_mul(CHUNK).min(data.len());
+            let to = (from + CHUNK).min(data.len());
+            match (chunk, had.get_mut(sequence)) {
+                (Some(chunk), Some(had)) if chunk.len() == to - from => {
+                    data[from..to].copy_from_slice(chunk);
+                    *had = true;
+                }
+                _ => wrong = true,
             }
         },
     );
-    found.sort_by_key(|(sequence, _)| *sequence);
-    found.dedup_by_key(|(sequence, _)| *sequence);
-    found.into_iter().map(|(_, data)| data).collect()
+    match (wrong, had.iter().all(|had| *had)) {
+        (true, _) => Err("unexpected chunk"),
+        (false, true) => Ok(()),
+        (false, false) => Err("missing chunk"),
+    }
 }

@@ -51,10 +51,13 @@ struct Entry {
 }
 
 fn entry(page: &Page, number: u16, pivot: bool) -> Result<Option<Entry>, Damaged> {
-    // LP_DEAD entries are dead to all, but no harm to look at.
-    let Item::Normal { at, len } = item(page, number)? else {
+    // Dead entries are in their order like all others, and their rows tell that they are dead.
+    let (Item::Normal { at, len } | Item::Dead { at, len }) = item(page, number)? else {
         return Ok(None);
     };
+    if at + len > PAGE_SIZE {
+        return Err(Damaged("a line pointer leads outside of the page"));
+    }
     if len < 8 {
         return Err(Damaged("an index entry is too short"));
     }
@@ -72,21 +75,33 @@ fn first_data(opaque: &Opaque) -> u16 {
     1 + u16::from(opaque.next != 0)
 }
 
-/// The child to go down to: the last whose key is below `key` (`_bt_binsrch`).
-fn child(page: &Page, opaque: &Opaque, key: u32) -> Result<u32, Damaged> {
-    let mut down = None;
-    for number in first_data(opaque)..=items(page)? {
-        let Some(entry) = entry(page, number, true)? else {
-            continue;
-        };
-        // The first entry of an inner page is below all.
-        let below = down.is_none() || entry.key.is_none_or(|found| found < key);
-        if !below {
-            break;
+/// The first entry that is not below `key`, or the number after the last (`_bt_binsrch`). What has no key
+/// is below all.
+fn not_below(page: &Page, opaque: &Opaque, key: u32) -> Result<u16, Damaged> {
+    let pivot = opaque.flags & BTP_LEAF == 0;
+    let (mut low, mut high) = (first_data(opaque), items(page)? + 1);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let found = entry(page, middle, pivot)?.and_then(|entry| entry.key);
+        if found.is_none_or(|found| found < key) {
+            low = middle + 1;
+        } else {
+            high = middle;
         }
-        down = Some(tid_at(page, entry.at).0);
     }
-    down.ok_or(Damaged("an inner page without entries"))
+    Ok(low)
+}
+
+/// The child to go down to: the last whose key is below `key`. The first entry of an inner page is below
+/// all.
+fn child(page: &Page, opaque: &Opaque, key: u32) -> Result<u32, Damaged> {
+    let first = first_data(opaque);
+    let last_below = (not_below(page, opaque, key)?.max(first + 1)) - 1;
+    match last_below <= items(page)? {
+        true => entry(page, last_below, true)?.map(|entry| tid_at(page, entry.at).0),
+        false => None,
+    }
+    .ok_or(Damaged("an inner page without entries"))
 }
 
 fn push_tids(page: &Page, entry: &Entry, found: &mut Vec<Tid>) -> Result<(), Damaged> {
@@ -107,53 +122,72 @@ fn push_tids(page: &Page, entry: &Entry, found: &mut Vec<Tid>) -> Result<(), Dam
     Ok(())
 }
 
-/// The rows whose first key is `key`, in the index's order. `blocks` bounds the pages that are looked at.
+/// Where to look next.
+enum Step {
+    To(u32),
+    Done,
+}
+
+fn root(page: &Page) -> Result<u32, Damaged> {
+    if opaque(page)?.flags & BTP_META == 0 || u32_at(page, 24) != MAGIC {
+        return Err(Damaged("not a btree"));
+    }
+    Ok(u32_at(page, 32))
+}
+
+fn step(page: &Page, key: u32, found: &mut Vec<Tid>) -> Result<Step, Damaged> {
+    let opaque = opaque(page)?;
+    let dead = opaque.flags & (BTP_DELETED | BTP_HALF_DEAD) != 0;
+    let mut right = dead;
+    if !dead && opaque.next != 0 {
+        // The high key: all here are at most that.
+        let high = entry(page, 1, true)?.and_then(|entry| entry.key);
+        right = high.is_some_and(|high| key > high);
+    }
+    if right && opaque.next == 0 {
+        return Err(Damaged("the last page of an index is a deleted one"));
+    }
+    if right {
+        return Ok(Step::To(opaque.next));
+    }
+    if opaque.flags & BTP_LEAF == 0 {
+        return Ok(Step::To(child(page, &opaque, key)?));
+    }
+    for number in not_below(page, &opaque, key)?..=items(page)? {
+        match entry(page, number, false)? {
+            Some(entry) if entry.key == Some(key) => push_tids(page, &entry, found)?,
+            Some(entry) if entry.key.is_some_and(|at| at > key) => return Ok(Step::Done),
+            _ => {}
+        }
+    }
+    Ok(match opaque.next {
+        0 => Step::Done,
+        next => Step::To(next),
+    })
+}
+
+/// The rows whose first key is `key`, in the index's order. `look` shows a page; `blocks` bounds how many
+/// are looked at.
 pub fn search<E: From<Damaged>>(
     key: u32,
     blocks: u32,
-    mut read: impl FnMut(u32) -> Result<Box<Page>, E>,
+    mut look: impl FnMut(u32, &mut dyn FnMut(&Page)) -> Result<(), E>,
 ) -> Result<Vec<Tid>, E> {
-    let meta = read(0)?;
-    if opaque(&meta)?.flags & BTP_META == 0 || u32_at(&meta, 24) != MAGIC {
-        return Err(Damaged("not a btree").into());
-    }
-    let mut at = u32_at(&meta, 32);
+    const NOT_SHOWN: Damaged = Damaged("a page was not shown");
+    let mut at = Err(NOT_SHOWN);
+    look(0, &mut |page| at = root(page))?;
+    let mut at = at?;
     let mut found = Vec::new();
     if at == 0 {
         return Ok(found);
     }
     for _ in 0..blocks.saturating_mul(2).saturating_add(64) {
-        let page = read(at)?;
-        let opaque = opaque(&page)?;
-        let dead = opaque.flags & (BTP_DELETED | BTP_HALF_DEAD) != 0;
-        let mut right = dead;
-        if !dead && opaque.next != 0 {
-            // The high key: all here are at most that.
-            let high = entry(&page, 1, true)?.and_then(|entry| entry.key);
-            right = high.is_some_and(|high| key > high);
+        let mut next = Err(NOT_SHOWN);
+        look(at, &mut |page| next = step(page, key, &mut found))?;
+        match next? {
+            Step::To(next) => at = next,
+            Step::Done => return Ok(found),
         }
-        if right {
-            if opaque.next == 0 {
-                return Err(Damaged("the last page of an index is a deleted one").into());
-            }
-            at = opaque.next;
-            continue;
-        }
-        if opaque.flags & BTP_LEAF == 0 {
-            at = child(&page, &opaque, key)?;
-            continue;
-        }
-        for number in first_data(&opaque)..=items(&page)? {
-            match entry(&page, number, false)? {
-                Some(entry) if entry.key == Some(key) => push_tids(&page, &entry, &mut found)?,
-                Some(entry) if entry.key.is_some_and(|at| at > key) => return Ok(found),
-                _ => {}
-            }
-        }
-        if opaque.next == 0 {
-            return Ok(found);
-        }
-        at = opaque.next;
     }
     Err(Damaged("an index that goes round in circles").into())
 }
