@@ -2,7 +2,7 @@
 
 use crate::remote::{Call, Failure, Side};
 use crate::shmem::registry::Slot;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const OBJECTS: &str = include_str!("schema.sql");
 
@@ -23,6 +23,29 @@ impl Change {
     }
 }
 
+/// What the query calls the columns of a table, one after the other.
+const ORDER: &str = "order of columns of ";
+
+/// Whether the columns that are in both lists stand in another order. Those that came or went have rows
+/// of their own.
+fn moved(before: &str, after: &str) -> bool {
+    let lists = [before, after].map(|it| it.split(", ").collect::<Vec<_>>());
+    let [old, new] = lists
+        .each_ref()
+        .map(|it| it.iter().collect::<BTreeSet<_>>());
+    let [before, after] = &lists;
+    let kept = before.iter().filter(|it| new.contains(it));
+    !kept.eq(after.iter().filter(|it| old.contains(it)))
+}
+
+fn differs(object: &str, texts: &[Option<String>; 2]) -> bool {
+    match texts {
+        [before, after] if !object.starts_with(ORDER) => before != after,
+        [Some(before), Some(after)] => moved(before, after),
+        _ => false,
+    }
+}
+
 /// What differs, in the order of the objects' names.
 pub fn changes(fork: &Slot) -> Result<Vec<Change>, Failure> {
     let mut call = Call::begin(fork);
@@ -37,8 +60,9 @@ pub fn changes(fork: &Slot) -> Result<Vec<Change>, Failure> {
         })?;
     }
     call.finish();
-    let changed = objects.into_iter().filter(|(_, [old, new])| old != new);
-    Ok(changed
+    let objects = objects.into_iter();
+    Ok(objects
+        .filter(|(object, texts)| differs(object, texts))
         .map(|(object, [before, after])| Change {
             object,
             before,

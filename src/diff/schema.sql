@@ -2,6 +2,10 @@
 -- all names are qualified. Looks at catalogs only, and calls no function of a user's.
 WITH member AS MATERIALIZED (
     SELECT classid, objid FROM pg_depend WHERE deptype = 'e'
+), needed AS MATERIALIZED ( -- without being their members
+    SELECT d.classid, d.objid, string_agg(quote_ident(e.extname), ', ' ORDER BY e.extname) AS extensions
+    FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+    WHERE d.deptype = 'x' AND d.refclassid = 'pg_extension'::regclass GROUP BY d.classid, d.objid
 ), ns AS (
     SELECT oid, quote_ident(nspname) AS name FROM pg_namespace WHERE nspname !~ '^pg_(toast|temp)'
 ), rel AS MATERIALIZED (
@@ -115,14 +119,16 @@ WITH member AS MATERIALIZED (
     FROM pg_statistic_ext s JOIN rel c ON c.oid = s.stxrelid
   UNION ALL
     SELECT 'pg_proc'::regclass, p.oid, 0, concat_ws(' ', CASE WHEN p.prokind <> 'a' THEN rtrim(pg_get_functiondef(p.oid), chr(10)) ELSE
-           (SELECT concat_ws(' ', 'CREATE AGGREGATE', (pg_identify_object('pg_proc'::regclass, p.oid, 0)).identity,
+           (SELECT concat_ws(' ', 'CREATE AGGREGATE', format('%s.%I(%s)', ns.name, p.proname, coalesce(nullif(pg_get_function_arguments(p.oid), ''), '*')),
                 'SFUNC', nullif(a.aggtransfn, 0)::regprocedure, 'STYPE', format_type(a.aggtranstype, NULL), 'SSPACE ' || nullif(a.aggtransspace, 0),
                 'FINALFUNC ' || nullif(a.aggfinalfn, 0)::regprocedure, CASE WHEN a.aggfinalextra THEN 'FINALFUNC_EXTRA' END,
                 'FINALFUNC_MODIFY ' || nullif(a.aggfinalmodify::text, 'r'), 'COMBINEFUNC ' || nullif(a.aggcombinefn, 0)::regprocedure,
                 'SERIALFUNC ' || nullif(a.aggserialfn, 0)::regprocedure, 'DESERIALFUNC ' || nullif(a.aggdeserialfn, 0)::regprocedure,
                 'INITCOND ' || quote_literal(a.agginitval), 'MSFUNC ' || nullif(a.aggmtransfn, 0)::regprocedure,
                 'MINVFUNC ' || nullif(a.aggminvtransfn, 0)::regprocedure, 'MSTYPE ' || format_type(nullif(a.aggmtranstype, 0), NULL),
-                'MFINALFUNC ' || nullif(a.aggmfinalfn, 0)::regprocedure, 'MINITCOND ' || quote_literal(a.aggminitval),
+                'MSSPACE ' || nullif(a.aggmtransspace, 0), 'MFINALFUNC ' || nullif(a.aggmfinalfn, 0)::regprocedure,
+                CASE WHEN a.aggmfinalextra THEN 'MFINALFUNC_EXTRA' END, 'MFINALFUNC_MODIFY ' || nullif(a.aggmfinalmodify::text, 'r'),
+                'MINITCOND ' || quote_literal(a.aggminitval),
                 'SORTOP ' || nullif(a.aggsortop, 0)::regoperator, 'KIND ' || nullif(a.aggkind::text, 'n'), 'PARALLEL ' || p.proparallel::text)
             FROM pg_aggregate a WHERE a.aggfnoid = p.oid) END, 'OWNER TO ' || p.proowner::regrole)
     FROM pg_proc p JOIN ns ON ns.oid = p.pronamespace
@@ -275,8 +281,13 @@ WITH member AS MATERIALIZED (
         WHERE is_now.privileges IS DISTINCT FROM was.privileges) g
     WHERE a.acl IS NOT NULL
 ), told (prefix, class, oid, sub, suffix, text) AS (
-    SELECT '', o.class, o.oid, o.sub, '', o.text FROM object o
+    SELECT '', o.class, o.oid, o.sub, '', concat_ws(' ', o.text, 'DEPENDS ON EXTENSION ' || n.extensions)
+    FROM object o LEFT JOIN needed n ON n.classid = o.class AND n.objid = o.oid AND o.sub = 0
     WHERE NOT EXISTS (SELECT FROM member m WHERE m.classid = o.class AND m.objid = o.oid)
+  UNION ALL -- of which a column that went and came again is a change
+    SELECT 'order of columns of ', 'pg_class'::regclass, c.oid, 0, '', string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum)
+    FROM rel c JOIN pg_attribute a ON a.attrelid = c.oid
+    WHERE c.relkind IN ('r', 'p', 'f') AND a.attnum > 0 AND NOT a.attisdropped GROUP BY c.oid
   UNION ALL
     SELECT 'rights of ' || CASE p.grantee WHEN 0 THEN 'PUBLIC' ELSE p.grantee::regrole::text END || ' on ', p.class, p.oid, p.sub, '', coalesce('GRANT ' || p.granted, 'REVOKE ALL')
     FROM privilege p
