@@ -3,6 +3,7 @@
 //! The server runs as the user `postgres` (initdb refuses root) on a socket only it has.
 
 pub mod attach;
+pub mod dump;
 pub mod files;
 pub mod pooler;
 pub mod regress;
