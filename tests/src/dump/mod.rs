@@ -25,6 +25,8 @@ struct Objects {
     /// The constraints of indexes that are there for them.
     constraints: BTreeMap<String, String>,
     unlogged: BTreeSet<String>,
+    /// Columns that stand in their own table's statement.
+    declared: BTreeSet<String>,
     /// Partitions, and tables that inherit; of what.
     parents: Vec<(String, String, bool)>,
 }
@@ -62,7 +64,9 @@ impl Objects {
                         None => {
                             let column = identifier(line).0;
                             order.push(column);
-                            self.add(&format!("{kind} column {table}.{column}"), line);
+                            let column = format!("{kind} column {table}.{column}");
+                            self.add(&column, line);
+                            self.declared.insert(plain(&column));
                         }
                     }
                 }
@@ -370,7 +374,9 @@ impl Objects {
                 } else {
                     continue;
                 };
-                let mark = match (self.texts.contains_key(&own), attached) {
+                let declared = self.declared.contains(&own)
+                    || own.starts_with("table constraint") && self.texts.contains_key(&own);
+                let mark = match (declared, attached) {
                     (false, _) => format!("INHERITED {}", text.lines().next().unwrap_or("")),
                     (true, true) => "INHERITED".into(),
                     (true, false) => "INHERITED, LOCAL".into(),
