@@ -7,6 +7,7 @@ use pgrx::pg_sys;
 const PG_TYPE: (u32, u32) = (1247, 2703);
 const PG_ENUM: (u32, u32) = (3501, 3503);
 const PG_RANGE: (u32, u32) = (3541, 3542);
+const PG_RANGE_BY_MULTIRANGE: u32 = 2228;
 /// `FirstNormalObjectId`: below are the server's own.
 const FIRST_NORMAL: u32 = 16384;
 
@@ -65,7 +66,13 @@ fn one(catalogs: &Catalogs, kind: u32, needs: &mut Vec<u32>) -> Option<String> {
                 needs.push(column.kind);
             }
         }
-        b'r' | b'm' => catalogs.each(PG_RANGE.0, PG_RANGE.1, kind, |row| {
+        b'm' => catalogs.each(PG_RANGE.0, PG_RANGE_BY_MULTIRANGE, kind, |row| {
+            // SAFETY: pg_range: rngtypid.
+            let range = unsafe { row.fixed::<[u32; 1]>() }[0];
+            told.push_str(&format!("of {range};"));
+            needs.push(range);
+        }),
+        b'r' => catalogs.each(PG_RANGE.0, PG_RANGE.1, kind, |row| {
             // SAFETY: pg_range: rngtypid, rngsubtype.
             let subtype = unsafe { row.fixed::<[u32; 2]>() }[1];
             told.push_str(&format!("of {subtype};"));

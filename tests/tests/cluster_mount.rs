@@ -597,6 +597,31 @@ fn rights_are_those_in_the_fork() {
     );
 }
 
+/// A multirange depends on its range, that on its subtype, and that on its labels.
+#[test]
+fn what_a_multirange_is_of_counts() {
+    let cluster = prod("autovacuum = off");
+    cluster.sql(
+        "prod",
+        "CREATE TYPE step AS ENUM ('low', 'high'); CREATE TYPE steps AS RANGE (SUBTYPE = step, MULTIRANGE_TYPE_NAME = stairs); \
+         CREATE TABLE spans (id int, s stairs, r steps); \
+         INSERT INTO spans VALUES (1, '{[low,high]}', '[low,high]'); SELECT fork_create('prod', 'f')",
+    );
+    let mount = "SELECT fork_mount('f', tables => '{spans}')";
+    cluster.sql("prod", mount);
+    assert_eq!(
+        cluster.sql("prod", "SELECT s, r FROM f.spans"),
+        "{[low,high]}|[low,high]"
+    );
+    cluster.sql(
+        "f",
+        "ALTER TABLE spans DROP r; ALTER TYPE step RENAME VALUE 'low' TO 'deep'",
+    );
+    cluster.sql("prod", "SELECT fork_unmount('f')");
+    let error = cluster.expect_error("prod", mount, "42704");
+    assert!(error.contains("\"s\""), "{error}");
+}
+
 #[test]
 fn types_that_differ_are_named() {
     let cluster = prod("autovacuum = off");
