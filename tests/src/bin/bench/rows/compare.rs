@@ -83,6 +83,13 @@ pub fn mounted(bench: &Bench) -> Outcome {
     let cluster = bench::server("shared_buffers = '512MB'");
     bench::fill(&cluster, "prod", bench.options.scale.min(20));
     cluster.sql("prod", "CREATE EXTENSION IF NOT EXISTS pg_fork");
+    // Values of 5 kB, in the TOAST table as they are.
+    cluster.sql(
+        "prod",
+        "CREATE TABLE wide (id int, v text); ALTER TABLE wide ALTER v SET STORAGE EXTERNAL; \
+         INSERT INTO wide SELECT g, repeat(md5(g::text), 160) FROM generate_series(1, 10000) g",
+    );
+    cluster.sql("prod", "VACUUM ANALYZE wide");
     let mut control = cluster.client("prod");
     let fork = bench::create(&mut control, "prod").1;
     control
@@ -99,16 +106,26 @@ pub fn mounted(bench: &Bench) -> Outcome {
     };
     let (mut outside, mut inside) = (open("prod"), open(&fork));
     let mut lines = Vec::new();
-    for (what, columns) in [("counting", "count(*)"), ("adding up", "sum(abalance)")] {
-        let bytes = bench::number(&cluster, "prod", "SELECT pg_table_size('pgbench_accounts')");
+    for (what, table, columns) in [
+        ("counting", "pgbench_accounts", "count(*)"),
+        ("adding up", "pgbench_accounts", "sum(abalance)"),
+        (
+            "three aggregates",
+            "pgbench_accounts",
+            "(count(aid), sum(abalance), max(bid))",
+        ),
+        ("values in a TOAST table", "wide", "sum(ascii(v))"),
+    ] {
+        let size = format!("SELECT pg_table_size('{table}')");
+        let bytes = bench::number(&cluster, "prod", &size);
         let rate = |client: &mut Client, table: &str| {
             let sql = format!("SELECT {columns}::text FROM {table}");
             let (ms, _) = timed(|| client.query_one(&sql, &[]).expect("read"));
             bytes / (1 << 20) as f64 / ms * 1000.0
         };
         let mut pair = || {
-            let base = rate(&mut inside, "pgbench_accounts");
-            (rate(&mut outside, "it.pgbench_accounts"), base)
+            let base = rate(&mut inside, table);
+            (rate(&mut outside, &format!("it.{table}")), base)
         };
         pair();
         let pairs: Vec<_> = (0..bench.options.rounds * 2).map(|_| pair()).collect();
