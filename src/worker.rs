@@ -1,7 +1,7 @@
 //! The background worker: removes the files of what was dropped, and what a crash left behind.
 #![allow(unsafe_code)] // a bgworker's entry point, and calls into bufmgr.c and procsignal.c
 
-use crate::fork::{catalog, files, marks, merge, room, start};
+use crate::fork::{catalog, files, marks, merge, room, start, write_behind};
 use crate::shmem::load::meta_of;
 use crate::shmem::registry::{self, ForkState, Slot, Use};
 use crate::shmem::{self, Shared};
@@ -63,6 +63,7 @@ pub extern "C-unwind" fn pg_fork_worker_main(_arg: pg_sys::Datum) {
             // SAFETY: between two rounds of work, as other workers do it.
             unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
         }
+        write_behind::run();
         clean_up();
         marks::tend();
         room::tend();

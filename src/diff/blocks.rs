@@ -111,7 +111,7 @@ fn split(oid: u32, node: &Node, rel: RelFork, total: Block) -> Result<Count, Fai
             continue;
         }
         count.inherited += 1;
-        let place = locate_inherited(&Server, node, rel, block)?.map_or(0, |file| file.oid);
+        let place = locate_inherited(&Server, node, rel, block)?.map_or(0, |(file, _)| file.oid);
         let is_layer = |oid| registry::layer_source(oid).is_some();
         // One look at the registry for each place, not for each block.
         if layers.contains(&place) || (is_layer(place) && layers.insert(place)) {

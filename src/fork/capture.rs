@@ -1,13 +1,20 @@
-//! Copies the source's dirty pages into the new layer, while its backends are stopped (D5).
+//! Copies the source's dirty pages while its backends are stopped (D5), and writes the copies to a file
+//! beside the new layer once they go on.
+//!
+//! Only forks of this very cut read that file. What is on disk of those pages is older; forks of earlier
+//! cuts may need it, and it is saved as any block is, by who overwrites it.
 #![allow(unsafe_code)] // reads buffer headers
 
-use crate::shmem::view::{self, Role};
-use crate::smgr::host::Server;
-use pg_fork_core::engine::{before_overwrite, current_len, EngineError, FileOf, Host};
-use pg_fork_core::topology::Node;
-use pg_fork_core::types::{MapState, Page, RelFork, PAGE_SIZE};
+use crate::fork::files;
+use crate::pg::arena::Arena;
+use crate::shmem;
+use pg_fork_core::format::captured::Captured;
+use pg_fork_core::types::{Block, RelFork, PAGE_SIZE};
 use pgrx::pg_sys;
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 // buf_internals.h
@@ -16,11 +23,26 @@ const BM_VALID: u32 = 1 << 24;
 const BM_TAG_VALID: u32 = 1 << 25;
 const BM_IO_IN_PROGRESS: u32 = 1 << 26;
 
+/// What a page is thought to take before any was copied, in nanoseconds.
+const FIRST_GUESS: u32 = 3000;
+/// Pages between two looks at the clock.
+const STRIDE: usize = 32;
+
 /// A page that is dirty in the buffer pool.
 #[derive(Clone, Copy)]
 pub struct Dirty {
     buffer: i32,
     tag: pg_sys::BufferTag,
+}
+
+impl Dirty {
+    fn rel(&self) -> RelFork {
+        RelFork {
+            spc: self.tag.rnode.spcNode.to_u32(),
+            rel: self.tag.rnode.relNode.to_u32(),
+            fork: self.tag.forkNum as u8,
+        }
+    }
 }
 
 fn header(n: i32) -> (*mut pg_sys::BufferDesc, u32) {
@@ -70,11 +92,17 @@ pub fn count_dirty(db: u32) -> usize {
 }
 
 /// The database's dirty pages. Its backends are stopped, so none is added; others may write some
-/// out meanwhile, and such a write is waited for: hint bits set after the cut must not get into it.
+/// out meanwhile.
+///
+/// A write that is under way is waited for: who does it may have looked for the newest layer before there
+/// was this one, and nothing new may come to the layers before it. `None`: not done by the deadline.
 pub fn dirty_pages(db: u32, deadline: Instant) -> Option<Vec<Dirty>> {
     let mut dirty = Vec::new();
     for n in 0..buffers() {
         let (desc, mut state) = header(n);
+        if state & (BM_DIRTY | BM_IO_IN_PROGRESS) == 0 {
+            continue;
+        }
         let Some(tag) = page_of(db, desc, state) else {
             continue;
         };
@@ -92,30 +120,59 @@ pub fn dirty_pages(db: u32, deadline: Instant) -> Option<Vec<Dirty>> {
     Some(dirty)
 }
 
-/// Copies the pages into the layer as its first pre-images; `false`: not all of them by the deadline.
-pub fn capture(
-    db: u32,
-    layer: u32,
-    space: u32,
+/// Waits for the writes of these pages that began before the new layer was known: as above. `false`: not
+/// done by the deadline.
+pub fn await_writes(pages: &[Dirty], deadline: Instant) -> bool {
+    pages.iter().all(|dirty| {
+        // Whatever the buffer holds now: a read of another page is waited for as well.
+        while header(dirty.buffer - 1).1 & BM_IO_IN_PROGRESS != 0 {
+            if Instant::now() > deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_micros(20));
+        }
+        true
+    })
+}
+
+/// How many pages can be captured in a pause, by what they took so far; a part of it is for the rest that
+/// is to be done.
+pub fn affordable(pause: Duration) -> usize {
+    let learned = shmem::shared().map_or(0, |shared| shared.capture_ns.load(Ordering::Relaxed));
+    let each = if learned == 0 { FIRST_GUESS } else { learned };
+    let pages = pause.as_nanos() * 7 / 10 / u128::from(each.max(100));
+    // The file is one segment.
+    (pages as usize).clamp(1, 100_000)
+}
+
+fn learn(pages: usize, took: Duration) {
+    if let (Some(shared), true) = (shmem::shared(), pages >= 2 * STRIDE) {
+        let now = (took.as_nanos() / pages as u128) as u32;
+        let before = match shared.capture_ns.load(Ordering::Relaxed) {
+            0 => now,
+            before => before,
+        };
+        let mean = before / 4 * 3 + now / 4;
+        shared.capture_ns.store(mean.max(1), Ordering::Relaxed);
+    }
+}
+
+/// Copies the pages, and says which they are, in the order of the copies; `None`: not all of them by the
+/// deadline, or more than there is room for.
+pub fn copy(
     pages: &[Dirty],
+    arena: &mut Arena,
     deadline: Instant,
-) -> Result<bool, EngineError<io::Error>> {
-    let node = match view::role(db) {
-        Role::Node(node) => (*node).clone(),
-        _ => Node::default(),
-    };
-    let mut page: Page = [0; PAGE_SIZE];
-    let mut noted = None;
-    for dirty in pages {
-        if Instant::now() > deadline {
-            return Ok(false);
+) -> Option<Vec<(RelFork, Block)>> {
+    arena.clear();
+    let began = Instant::now();
+    let mut copied = Vec::with_capacity(pages.len());
+    for (n, dirty) in pages.iter().enumerate() {
+        if n % STRIDE == 0 && Instant::now() > deadline {
+            learn(n, began.elapsed());
+            return None;
         }
         let tag = &dirty.tag;
-        let rel = RelFork {
-            spc: tag.rnode.spcNode.to_u32(),
-            rel: tag.rnode.relNode.to_u32(),
-            fork: tag.forkNum as u8,
-        };
         // SAFETY: pins by tag and checks it; the share lock keeps the bytes still. Nobody that
         // holds the lock exclusively waits for us: the database's own backends hold none (I5).
         unsafe {
@@ -123,23 +180,39 @@ pub fn capture(
                 // Written out and replaced since: what is on disk now is as of the cut.
                 continue;
             }
-            pg_sys::LockBuffer(dirty.buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
-            let from = pg_sys::BufferBlocks.add((dirty.buffer as usize - 1) * PAGE_SIZE);
-            std::ptr::copy_nonoverlapping(from.cast::<u8>(), page.as_mut_ptr(), PAGE_SIZE);
-            pg_sys::UnlockReleaseBuffer(dirty.buffer);
-            pg_sys::PageSetChecksumInplace(page.as_mut_ptr().cast(), tag.blockNum);
+            let to = arena.next();
+            let to = to.map_or(std::ptr::null_mut(), |page| page.as_mut_ptr());
+            if !to.is_null() {
+                pg_sys::LockBuffer(dirty.buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
+                let from = pg_sys::BufferBlocks.add((dirty.buffer as usize - 1) * PAGE_SIZE);
+                std::ptr::copy_nonoverlapping(from.cast::<u8>(), to, PAGE_SIZE);
+                pg_sys::LockBuffer(dirty.buffer, pg_sys::BUFFER_LOCK_UNLOCK as i32);
+            }
+            pg_sys::ReleaseBuffer(dirty.buffer);
+            if to.is_null() {
+                return None;
+            }
         }
-        if noted != Some(rel) {
-            let len = current_len(&Server, db, &node, rel)?.unwrap_or(0);
-            Server.set_state(layer, space, rel, MapState::Noted { len }, false)?;
-            noted = Some(rel);
-        }
-        // The page on disk is what the cut before this one may need. Once the page has its bit in the
-        // new layer nobody will save it there, so it must be done now.
-        before_overwrite(&Server, db, &node, rel, tag.blockNum)?;
-        // I4: first the bytes, second the bit.
-        Server.write_file(FileOf { oid: layer, rel }, tag.blockNum, &page)?;
-        Server.set_bit(layer, space, rel, tag.blockNum)?;
+        copied.push((dirty.rel(), tag.blockNum));
     }
-    Ok(true)
+    learn(pages.len(), began.elapsed());
+    Some(copied)
+}
+
+/// Writes the copies to the layer's file. Not synced: the layer's mark says so.
+pub fn write(layer: u32, copied: &[(RelFork, Block)], arena: &mut Arena) -> io::Result<()> {
+    if copied.is_empty() {
+        return Ok(());
+    }
+    crate::stop_point::io("write-captured")?;
+    let pages = arena.pages();
+    for (page, (_, block)) in pages.iter_mut().zip(copied) {
+        // SAFETY: a whole page of our own; sets the checksum only if the cluster has them.
+        unsafe { pg_sys::PageSetChecksumInplace(page.as_mut_ptr().cast(), *block) };
+    }
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create_new(true).mode(0o600);
+    let mut file = options.open(files::captured_path(layer))?;
+    file.write_all(&Captured::new(copied.iter().copied()).encode())?;
+    file.write_all(pages.as_flattened())
 }

@@ -4,6 +4,7 @@
 
 use crate::fork::{capture, catalog, files, marks};
 use crate::guc;
+use crate::pg::arena::Arena;
 use crate::pg::lwlock::{hold, Held, Which};
 use crate::pg::process::{self, Peer};
 use crate::shmem::load::meta_of;
@@ -172,13 +173,13 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
     // Short windows at first: while one backend does not answer, the others wait.
     let mut window = Duration::from_millis(5);
     let mut dir = LayerDir::new();
-    write_out(source.oid);
+    let mut arena = make_room(source.oid, max_pause);
     let deadline = Instant::now() + Duration::from_millis(guc::CUT_TIMEOUT.get() as u64);
     loop {
         // What is left of the time goes to the last try.
         let left = deadline.saturating_duration_since(Instant::now());
         let this = if left < window * 3 { left } else { window };
-        match attempt(source, fork, &mut dir, this, max_pause) {
+        match attempt(source, fork, &mut dir, &mut arena, this) {
             Ok(layer) => {
                 marks::after_cut(previous);
                 return layer;
@@ -202,28 +203,43 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
         window *= 2;
         pgrx::check_for_interrupts!();
         std::thread::sleep(Duration::from_millis(1));
-        // What a failed try captured is of no use to the next.
+        // What a failed try has put there is of no use to the next.
         if dir.used {
             dir = LayerDir::new();
         }
-        write_out(source.oid);
+        arena = make_room(source.oid, max_pause);
     }
 }
 
-/// Writes the source's dirty pages out, without stopping anyone: again while that leaves much fewer,
-/// as those that are dirty still are captured in the pause.
-fn write_out(db: u32) {
-    const FEW: usize = 32;
+/// So many dirty pages are rather written out at once: captured, each of them would stay dirty, and be
+/// captured by the next cut again.
+const FEW: usize = 64;
+
+/// Writes the source's dirty pages out, without stopping anyone, if they are very few, or more than a pause
+/// has time for. Returns room for those that are left, which are captured in the pause.
+fn make_room(db: u32, max_pause: Duration) -> Arena {
+    let most = capture::affordable(max_pause);
+    let mut dirty = capture::count_dirty(db);
     let mut before = usize::MAX;
-    loop {
+    // Again while that leaves much fewer.
+    while dirty > 0 && (dirty <= FEW || dirty > most) && dirty <= before / 2 {
         // SAFETY: reads and writes buffers, under their locks.
         unsafe { pg_sys::FlushDatabaseBuffers(db.into()) };
-        let left = capture::count_dirty(db);
-        if left <= FEW || left > before / 2 {
-            return;
-        }
-        before = left;
+        before = dirty;
+        dirty = capture::count_dirty(db);
         pgrx::check_for_interrupts!();
+    }
+    // Nobody is stopped: there will be some more.
+    match Arena::new(dirty + dirty / 4 + 4 * FEW, dirty) {
+        Ok(arena) => arena,
+        Err(error) => {
+            ereport!(
+                ERROR,
+                PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
+                "out of memory",
+                format!("There is none to capture {dirty} pages in: {error}.")
+            );
+        }
     }
 }
 
@@ -275,13 +291,44 @@ fn give_up(failure: &Failed) -> ! {
     unreachable!()
 }
 
-/// One try: stops everyone for at most `window`, then holds them for at most `max_pause`.
+/// A layer that others know of, but whose captured pages are not on file. If it comes to that, it becomes
+/// one of a cut that failed: one like any other that no fork was cut at.
+struct Unfinished {
+    layer: u32,
+    fork: u32,
+}
+
+impl Unfinished {
+    fn finish(self, write_out: bool) {
+        registry::touch(|table| {
+            table.update(self.layer, |slot| {
+                slot.state = ForkState::Ready;
+                slot.write_out = write_out.into();
+            })
+        });
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        registry::touch(|table| {
+            table.update(self.layer, |slot| {
+                slot.state = ForkState::Invalid;
+                slot.forks = 0;
+            });
+            join(table, self.fork, &Slot::empty());
+        });
+    }
+}
+
+/// One try: stops everyone for at most `window`, then holds them for at most `pg_fork.max_pause`.
 fn attempt(
     source: &catalog::Source,
     fork: u32,
     dir: &mut LayerDir,
+    arena: &mut Arena,
     window: Duration,
-    max_pause: Duration,
 ) -> Result<Slot, Failed> {
     let oid = dir.oid;
     let published = Published::new(source.oid);
@@ -298,29 +345,21 @@ fn attempt(
     }
     stop_point::at("cut-stopped");
     let stopped = Instant::now();
-    let until = stopped + max_pause;
+    let until = stopped + Duration::from_millis(guc::MAX_PAUSE.get() as u64);
     let dirty = capture::dirty_pages(source.oid, until).ok_or(Failed::TooLong { pages: 0 })?;
-    // A page takes some 20 µs.
-    if Duration::from_micros(20) * dirty.len() as u32 > max_pause {
+    if dirty.len() > arena.room() {
         return Err(Failed::TooLong { pages: dirty.len() });
     }
-    dir.used = true;
-    let space = registry::new_space();
-    let captured =
-        capture::capture(source.oid, oid, space, &dirty, until).map_err(|error| match error {
-            pg_fork_core::engine::EngineError::Host(error) => Failed::Io(error),
-            other => Failed::Io(std::io::Error::other(format!("{other:?}"))),
-        })?;
-    // What is left takes less than to stop everyone once more: no look at the time from here on.
-    if !captured {
-        return Err(Failed::TooLong { pages: dirty.len() });
-    }
+    // What is left then takes less than to stop everyone once more: no look at the time from here on.
+    let copied = capture::copy(&dirty, arena, until);
+    let copied = copied.ok_or(Failed::TooLong { pages: dirty.len() })?;
     stop_point::at("cut-captured");
+    dir.used = true;
     let mut layer = Slot::empty();
     layer.used = Use::Layer;
     (layer.forks, layer.marked) = (1, 1);
-    (layer.oid, layer.source, layer.space, layer.tablespace) =
-        (oid, source.oid, space, source.tablespace);
+    (layer.oid, layer.source, layer.tablespace) = (oid, source.oid, source.tablespace);
+    (layer.space, layer.captured) = (registry::new_space(), copied.len() as u32);
     // SAFETY: plain reads of the server's state.
     unsafe {
         layer.cut_lsn = pg_sys::GetXLogInsertRecPtr();
@@ -357,28 +396,29 @@ fn attempt(
     }
     dir.stays = true;
     stop_point::at("cut-inserted");
+    let unfinished = Unfinished { layer: oid, fork };
+    if !capture::await_writes(&dirty, until) {
+        return Err(Failed::TooLong { pages: dirty.len() });
+    }
     // Who could not answer must not have moved until now: from here on its changes come after the cut.
     let peers = moving(source.oid);
-    let state = if peers.is_empty() {
-        ForkState::Ready
-    } else {
-        // A layer like any other that no fork was cut at.
-        ForkState::Invalid
-    };
-    registry::touch(|table| {
-        table.update(oid, |slot| slot.state = state);
-        if state == ForkState::Invalid {
-            table.update(oid, |slot| slot.forks = 0);
-            join(table, fork, &Slot::empty());
-        }
-    });
     if !peers.is_empty() {
         return Err(Failed::NotStopped(peers));
     }
+    registry::touch(|table| table.update(oid, |slot| slot.sound = 1));
     let pause = stopped.elapsed();
     drop(published);
     stats::count(|stats| &stats.cuts);
     stats::pause(pause.as_micros() as u64);
+    stop_point::at("cut-released");
+    capture::write(oid, &copied, arena).map_err(Failed::Io)?;
+    stop_point::at("cut-written");
+    // They are dirty still: not for the next cut, if that takes its time.
+    let many = copied.len() > FEW;
+    unfinished.finish(many);
+    if let (Some(shared), true) = (shmem::shared(), many) {
+        crate::worker::wake(shared);
+    }
     Ok(layer)
 }
 

@@ -27,6 +27,9 @@ const MAP_PREFIX: &str = "pgsql_tmp_map_";
 /// What a folder is: the file that each has.
 pub const META: &str = "pgsql_tmp_meta";
 
+/// The pages that a layer's cut found dirty in memory ([`crate::fork::capture`]).
+const CAPTURED: &str = "pgsql_tmp_captured";
+
 /// The segment number that stands for the page map file.
 pub const MAP_SEGMENT: u32 = 2_147_483_647;
 /// What is added to the segment numbers of handed-over files.
@@ -81,6 +84,11 @@ fn is_layer_dir(oid: u32) -> bool {
     !is_fork && real_dir(oid, DEFAULT_TABLESPACE).exists()
 }
 
+/// The file of the pages that were captured at a layer's cut.
+pub fn captured_path(layer: u32) -> PathBuf {
+    real_dir(layer, DEFAULT_TABLESPACE).join(CAPTURED)
+}
+
 /// The relation fork whose map file this is.
 pub fn parse_map(spc: u32, name: &str) -> Option<RelFork> {
     let (rel, fork) = name.strip_prefix(MAP_PREFIX)?.split_once('_')?;
@@ -108,6 +116,9 @@ pub fn parse_init(name: &str) -> Option<u32> {
 
 /// The path of a segment, or of the map file, of a relation (`GetRelationPath`, `_mdfd_segpath`).
 pub fn segment_path(oid: u32, rel: RelFork, segment: u32) -> PathBuf {
+    if rel == RelFork::CAPTURED {
+        return captured_path(oid);
+    }
     if segment == MAP_SEGMENT {
         return db_dir(oid, rel.spc).join(format!("{MAP_PREFIX}{}_{}", rel.rel, rel.fork));
     }
@@ -230,7 +241,7 @@ pub fn sync_witness() -> io::Result<()> {
 pub fn sync_folder(oid: u32, spc: u32) -> io::Result<()> {
     for spc in BTreeSet::from([spc, DEFAULT_TABLESPACE]) {
         let real = real_dir(oid, spc);
-        for name in [META, "pg_filenode.map"] {
+        for name in [META, "pg_filenode.map", CAPTURED] {
             match File::open(real.join(name)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 file => file?.sync_all()?,

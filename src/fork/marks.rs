@@ -168,8 +168,15 @@ pub fn end() {
 /// The worker: syncs the folders of new forks and layers, and takes away the marks that are not
 /// needed any more.
 pub fn tend() {
-    let marked =
-        |slot: &&Slot| slot.marked != 0 && (slot.is_layer() || slot.state == ForkState::Ready);
+    // What is not all there yet cannot be synced. A layer whose cut failed is there.
+    let marked = |slot: &&Slot| {
+        let there = match slot.state {
+            ForkState::Ready => true,
+            ForkState::Invalid => slot.is_layer(),
+            _ => false,
+        };
+        slot.marked != 0 && there
+    };
     let mut slots: Vec<Slot> =
         registry::read(|table| table.iter().filter(marked).copied().collect());
     if slots.is_empty() {

@@ -1,8 +1,7 @@
 //! Layers that no fork was cut at any more: removed, or merged into the one before (D12).
 //!
 //! Only the worker does this. A layer but the newest gets no new pre-images: whoever still writes to
-//! it saw the registry before the next cut, which waited for his write or saved the block itself
-//! (capture.rs), so he writes what is there already.
+//! it saw the registry before the next cut, which waited for his write (capture.rs).
 
 use crate::fork::{catalog, files};
 use crate::shmem::registry::{self, Slot};

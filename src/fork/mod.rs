@@ -17,3 +17,4 @@ pub mod rows;
 pub mod standbys;
 pub mod start;
 pub mod unlogged;
+pub mod write_behind;

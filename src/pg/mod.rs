@@ -1,6 +1,7 @@
 //! Thin wrappers over `pg_sys`: each does one thing and says what it leans on.
 #![allow(unsafe_code)] // the fence: raw calls into PostgreSQL live here
 
+pub mod arena;
 pub mod builtins;
 pub mod comm;
 pub mod disk;

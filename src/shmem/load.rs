@@ -66,6 +66,8 @@ fn slot_of(meta: &Meta) -> Slot {
     (slot.seq, slot.cut_lsn, slot.cut_time) = (meta.seq, meta.cut_lsn, meta.cut_time);
     slot.marked = marks::is_marked(meta.oid).into();
     slot.synced = u32::from(slot.marked == 0);
+    slot.sound = u32::from(slot.state == ForkState::Ready);
+    slot.captured = meta.captured;
     slot.set_reason(&meta.reason);
     slot
 }
@@ -105,6 +107,7 @@ pub fn meta_of(slot: &Slot) -> Meta {
         cut_time: slot.cut_time,
         reason: slot.reason(),
         in_flight: Vec::new(),
+        captured: slot.captured,
     }
 }
 

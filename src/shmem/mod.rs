@@ -35,6 +35,8 @@ pub struct Shared {
     pub cut_db: AtomicU32,
     /// Set while the worker is asked to clean up.
     pub cleanup: AtomicU32,
+    /// What a page takes to capture, in nanoseconds ([`crate::fork::capture`]); 0: not known yet.
+    pub capture_ns: AtomicU32,
     pub worker_latch: AtomicPtr<pg_sys::Latch>,
     pub stats: stats::Counters,
     /// Where the WAL was when a layer was written to last ([`crate::fork::marks`]).

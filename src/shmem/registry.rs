@@ -21,7 +21,8 @@ pub enum Use {
     Base,
 }
 
-/// How it stands with a fork. A layer is `Invalid` if its cut failed: it keeps pre-images all the same.
+/// How it stands with a fork. A layer is `Creating` until its captured pages are on file, and `Invalid` if its
+/// cut failed: it keeps pre-images all the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u32)]
 pub enum ForkState {
@@ -55,6 +56,14 @@ pub struct Slot {
     pub synced: u32,
     /// A fork: its base, if there is one. A base: its fork.
     pub twin: u32,
+    /// A layer: whether everyone was stopped at the cut until others knew of the layer.
+    pub sound: u32,
+    /// A layer: pages that were captured at the cut.
+    pub captured: u32,
+    /// A layer: the worker is asked to write the source's dirty pages out.
+    pub write_out: u32,
+    /// Zero.
+    pub spare: u32,
     pub seq: u64,
     pub cut_lsn: u64,
     pub cut_time: i64,

@@ -137,7 +137,8 @@ pub fn layer(slot: &Slot) -> Layer {
         seq: slot.seq,
         cut_lsn: slot.cut_lsn,
         in_flight: slot.in_flight > 0,
-        sound: slot.state == ForkState::Ready,
+        sound: slot.sound != 0,
+        captured: slot.captured > 0,
     }
 }
 

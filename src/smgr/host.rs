@@ -7,7 +7,7 @@ use crate::fork::files::{db_dir, ensure_dir, segment_path, sync_dir, MAP_SEGMENT
 use crate::fork::marks;
 use crate::pg::{disk, process};
 use crate::shmem::{self, pagemap, registry, view};
-use crate::smgr::{handles, settle, sync};
+use crate::smgr::{captured, handles, settle, sync};
 use crate::stop_point;
 use pg_fork_core::engine::{FileOf, Found, Host};
 use pg_fork_core::summary::{Bits, Summary};
@@ -214,6 +214,10 @@ impl Host for Server {
 
     fn put_summary(&self, space: Space, rel: RelFork, block: Block, summary: &Summary) {
         pagemap::put_summary(space, rel, block, summary);
+    }
+
+    fn captured(&self, layer: &Layer, rel: RelFork, block: Block) -> io::Result<Option<Block>> {
+        captured::find(layer, rel, block)
     }
 
     fn stop_point(&self, name: &'static str) {

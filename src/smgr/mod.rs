@@ -2,6 +2,7 @@
 //! writes comes by here.
 
 pub mod callbacks;
+pub mod captured;
 pub mod handles;
 pub mod host;
 pub mod ops;

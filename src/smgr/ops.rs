@@ -538,8 +538,8 @@ unsafe fn black_hole_page(fork: Fork, block: BlockNumber, buffer: *mut c_char) {
 
 /// Asks for the block where it lies now. Whatever fails here will be told of by the read.
 fn prefetch_inherited(node: &Node, rel: RelFork, block: BlockNumber) {
-    if let Ok(Some(file)) = engine::locate_inherited(&Server, node, rel, block) {
-        let _ = host::prefetch(file, block);
+    if let Ok(Some((file, page))) = engine::locate_inherited(&Server, node, rel, block) {
+        let _ = host::prefetch(file, page);
     }
 }
 

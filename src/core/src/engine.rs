@@ -150,6 +150,15 @@ pub trait Host {
     fn summary(&self, space: Space, rel: RelFork, block: Block) -> Option<Summary>;
     fn put_summary(&self, space: Space, rel: RelFork, block: Block, summary: &Summary);
 
+    /// Where the block is among the pages that were captured at the layer's cut: the page of the file
+    /// that goes by [`RelFork::CAPTURED`].
+    fn captured(
+        &self,
+        layer: &Layer,
+        rel: RelFork,
+        block: Block,
+    ) -> Result<Option<Block>, Self::Error>;
+
     /// A place between two steps whose order matters: tests crash here.
     fn stop_point(&self, _name: &'static str) {}
 
@@ -166,6 +175,8 @@ pub trait Host {
 /// Where a block was found, and the cuts to settle it for, innermost first.
 struct Place {
     file: FileOf,
+    /// The page of the file: the block's own number, but for a captured page.
+    page: Block,
     /// The file may be overwritten while we read it: look again afterwards.
     live: bool,
     cuts: Vec<Rc<Layer>>,
@@ -287,7 +298,7 @@ pub fn read_inherited<H: Host>(
             moves = Moves::Done;
         }
         let place = locate_at(host, origin.parent, origin.seq, rel, block, moves)?;
-        let found = host.read_file(place.file, block, page)?;
+        let found = host.read_file(place.file, place.page, page)?;
         last = Some(place.file);
         // D7: a source's own file may have been overwritten while we read it. Its writer saved the
         // old bytes first, so a second look that finds nothing new proves that ours are the old ones.
@@ -318,19 +329,19 @@ pub fn read_inherited<H: Host>(
     Err(EngineError::NotFound { file, block })
 }
 
-/// Where the block as inherited lies now, for read-ahead. It may have moved by the time it is read.
+/// Where the block as inherited lies now, for read-ahead: a file, and the page of it. It may have moved
+/// by the time it is read.
 pub fn locate_inherited<H: Host>(
     host: &H,
     node: &Node,
     rel: RelFork,
     block: Block,
-) -> Res<Option<FileOf>, H> {
+) -> Res<Option<(FileOf, Block)>, H> {
     let Some(origin) = &node.origin else {
         return Ok(None);
     };
-    Ok(Some(
-        locate_at(host, origin.parent, origin.seq, rel, block, Moves::Done)?.file,
-    ))
+    let place = locate_at(host, origin.parent, origin.seq, rel, block, Moves::Done)?;
+    Ok(Some((place.file, place.page)))
 }
 
 fn check_lsn<E>(
@@ -382,7 +393,19 @@ fn locate_at<H: Host>(
         let layers = node
             .from_cut(seq)
             .ok_or(EngineError::NoCut { parent: db, seq })?;
-        cuts.insert(0, layers[0].clone());
+        let cut = &layers[0];
+        cuts.insert(0, cut.clone());
+        if cut.captured {
+            if let Some(page) = host.captured(cut, rel, block)? {
+                let (oid, rel) = (cut.oid, RelFork::CAPTURED);
+                return Ok(Place {
+                    live: false,
+                    file: FileOf { oid, rel },
+                    page,
+                    cuts,
+                });
+            }
+        }
         let file = match locate_in(host, db, &node, layers, rel, block, moves)? {
             Some(file) => file,
             None => {
@@ -397,6 +420,7 @@ fn locate_at<H: Host>(
         return Ok(Place {
             live: file.oid == db,
             file,
+            page: block,
             cuts,
         });
     }

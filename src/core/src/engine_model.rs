@@ -2,6 +2,7 @@
 //! merges cut short, with pages that are dirty in memory at the cut.
 
 use crate::engine::*;
+use crate::format::captured::Captured;
 use crate::summary::{Bits, Summary, GROUP_BLOCKS, GROUP_WORDS};
 use crate::topology::{fates, Fate, Layer, LayerLife, Node, Origin};
 use crate::types::{Block, DbOid, MapState, Page, RelFork, Space, PAGE_SIZE};
@@ -29,6 +30,8 @@ struct World {
     asked: Cell<u32>,
     /// Operations that succeed until one fails; `None`: all do.
     patience: Cell<Option<u32>>,
+    /// By layer: the place of a captured page in its file.
+    captured: HashMap<DbOid, Captured>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -261,6 +264,16 @@ impl Host for World {
         self.summaries.borrow_mut().insert(key, *summary);
     }
 
+    fn captured(
+        &self,
+        layer: &Layer,
+        rel: RelFork,
+        block: Block,
+    ) -> Result<Option<Block>, CutShort> {
+        self.step()?;
+        Ok(self.captured[&layer.oid].find(rel, block))
+    }
+
     fn settle(&self, _: &Layer, _: RelFork, _: Block, _: &mut Page) -> Result<(), CutShort> {
         Ok(())
     }
@@ -439,24 +452,21 @@ impl Server {
     }
 
     fn add_layer(&mut self, db: DbOid, sound: bool) -> DbOid {
-        let node = self.node(db);
         let layer = self.next;
         self.next += 1;
-        let dirty: Vec<_> = self.dirty.iter().filter(|(key, _)| key.0 == db).collect();
-        for ((_, rel, block), content) in dirty {
-            let len = current_len(&self.world, db, &node, *rel).unwrap().unwrap();
-            self.world
-                .set_state(layer, 0, *rel, MapState::Noted { len }, false)
-                .unwrap();
-            before_overwrite(&self.world, db, &node, *rel, *block).unwrap();
-            put(
-                &mut self.world.disk.borrow_mut(),
-                layer,
-                *rel,
-                *block,
-                *content,
-            );
-            self.world.set_bit(layer, 0, *rel, *block).unwrap();
+        // Of a cut that fails nothing is written.
+        let dirty = self.dirty.iter().filter(|(key, _)| key.0 == db && sound);
+        let (keys, pages): (Vec<_>, Vec<Content>) = dirty
+            .map(|((_, rel, block), content)| ((*rel, *block), *content))
+            .unzip();
+        let captured = !keys.is_empty();
+        if captured {
+            let index = Captured::new(keys.into_iter());
+            let mut file = vec![(0, 0); index.encode().len() / PAGE_SIZE];
+            file.extend(pages);
+            let place = (layer, RelFork::CAPTURED);
+            self.world.disk.borrow_mut().files.insert(place, file);
+            self.world.captured.insert(layer, index);
         }
         self.world
             .nodes
@@ -470,6 +480,7 @@ impl Server {
                 cut_lsn: self.lsn,
                 in_flight: false,
                 sound,
+                captured,
             }));
         self.world.generation += 1;
         layer

@@ -17,6 +17,9 @@ pub struct Layer {
     pub in_flight: bool,
     /// Whether everyone was stopped at the cut, so that nobody writes to the layers before it any more.
     pub sound: bool,
+    /// Whether pages were dirty in memory at the cut, and captured: whoever was cut here reads those
+    /// first. What lies on disk of them is a matter of the layers, for the cuts before.
+    pub captured: bool,
 }
 
 /// Where a fork was cut from.

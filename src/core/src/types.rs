@@ -30,6 +30,14 @@ pub struct RelFork {
 }
 
 impl RelFork {
+    /// What the file of a layer's captured pages goes by ([`crate::format::captured`]): no relation has
+    /// these numbers.
+    pub const CAPTURED: RelFork = RelFork {
+        spc: 0,
+        rel: 0,
+        fork: 0,
+    };
+
     /// The same relation fork as the layer's handed-over copy of it.
     pub fn handed(self) -> Self {
         RelFork {

@@ -7,15 +7,18 @@
 //! 11  state    u8     1 live, 2 invalid, 3 dropped
 //! 12  oid, source, layer, tablespace, next xid, oldest multixact   u32 each
 //! 36  seq, cut LSN, cut time (µs since 2000-01-01)                 u64 each
-//! 60  bytes of reason, number of xids                              u32 each
-//! 68  reason (UTF-8), then the xids in flight at the cut (u32 each), then CRC-32C of all before
+//! 60  bytes of reason, number of xids, pages captured              u32 each
+//! 72  reason (UTF-8), then the xids in flight at the cut (u32 each), then CRC-32C of all before
 //! ```
+//!
+//! Version 1 has no number of captured pages, and the reason at 68: such layers have none.
 
 use super::FormatError;
 
 const MAGIC: &[u8; 8] = b"PGFKMETA";
-const VERSION: u16 = 1;
-const FIXED: usize = 68;
+const VERSION: u16 = 2;
+const FIXED: usize = 72;
+const FIXED_1: usize = 68;
 
 /// What a directory belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +56,8 @@ pub struct Meta {
     pub cut_time: i64,
     pub reason: String,
     pub in_flight: Vec<u32>,
+    /// A layer: how many pages were captured at the cut.
+    pub captured: u32,
 }
 
 impl Meta {
@@ -85,6 +90,7 @@ impl Meta {
         }
         bytes.extend_from_slice(&(self.reason.len() as u32).to_le_bytes());
         bytes.extend_from_slice(&(self.in_flight.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&self.captured.to_le_bytes());
         bytes.extend_from_slice(self.reason.as_bytes());
         for xid in &self.in_flight {
             bytes.extend_from_slice(&xid.to_le_bytes());
@@ -99,8 +105,8 @@ impl Meta {
             need,
             have: bytes.len(),
         };
-        if bytes.len() < FIXED + 4 {
-            return Err(short(FIXED + 4));
+        if bytes.len() < FIXED_1 + 4 {
+            return Err(short(FIXED_1 + 4));
         }
         if &bytes[..8] != MAGIC {
             return Err(FormatError::Magic);
@@ -110,19 +116,22 @@ impl Meta {
             return Err(FormatError::Checksum);
         }
         let version = u16::from_le_bytes([body[8], body[9]]);
-        if version != VERSION {
-            return Err(FormatError::Version(version));
-        }
+        let fixed = match version {
+            1 => FIXED_1,
+            VERSION if body.len() >= FIXED => FIXED,
+            VERSION => return Err(short(FIXED + 4)),
+            _ => return Err(FormatError::Version(version)),
+        };
         let word =
             |at: usize| u32::from_le_bytes([body[at], body[at + 1], body[at + 2], body[at + 3]]);
         let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
         let (reason_len, xids) = (word(60) as usize, word(64) as usize);
         // Lengths are checked before anything is allocated for them.
-        let need = (xids as u64 * 4) + reason_len as u64 + FIXED as u64;
+        let need = (xids as u64 * 4) + reason_len as u64 + fixed as u64;
         if need != body.len() as u64 {
             return Err(FormatError::Field("length"));
         }
-        let (reason, in_flight) = body[FIXED..].split_at(reason_len);
+        let (reason, in_flight) = body[fixed..].split_at(reason_len);
         Ok(Meta {
             kind: match body[10] {
                 1 => Kind::Fork,
@@ -149,6 +158,7 @@ impl Meta {
                 .chunks_exact(4)
                 .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
                 .collect(),
+            captured: if fixed == FIXED { word(68) } else { 0 },
         })
     }
 }
@@ -166,6 +176,7 @@ mod tests {
             cut_time: -1,
             reason: "wörk".into(),
             in_flight: vec![700, 701],
+            captured: 3,
             ..Meta::default()
         }
     }
@@ -173,8 +184,23 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let bytes = sample().encode();
-        assert_eq!(&bytes[..16], b"PGFKMETA\x01\0\x02\x01\x44\x33\x22\x11");
+        assert_eq!(&bytes[..16], b"PGFKMETA\x02\0\x02\x01\x44\x33\x22\x11");
         assert_eq!(bytes.len(), FIXED + 5 + 8 + 4);
+    }
+
+    #[test]
+    fn the_version_before_is_read() {
+        let mut bytes = sample().encode();
+        bytes.truncate(bytes.len() - 4);
+        bytes[8] = 1;
+        bytes.drain(FIXED_1..FIXED);
+        let crc = crc32c::crc32c(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        let before = Meta {
+            captured: 0,
+            ..sample()
+        };
+        assert_eq!(Meta::decode(&bytes), Ok(before));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Each decoder answers any bytes whatever with a value or an error.
 
+pub mod captured;
 pub mod map;
 pub mod meta;
 pub mod server;
@@ -35,7 +36,7 @@ impl std::error::Error for FormatError {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::MapState;
+    use crate::types::{MapState, RelFork};
 
     struct Random(u64);
 
@@ -50,6 +51,7 @@ mod tests {
     }
 
     fn decode_all(bytes: &[u8]) {
+        let _ = captured::Captured::decode(bytes);
         let _ = map::decode(bytes);
         let _ = meta::Meta::decode(bytes);
         let _ = server::Server::decode(bytes);
@@ -70,13 +72,20 @@ mod tests {
             ..meta::Meta::default()
         };
         let map = map::encode(MapState::Noted { len: 9 }).unwrap();
+        let rel = |rel| RelFork {
+            spc: 1663,
+            rel,
+            fork: 0,
+        };
+        let captured = captured::Captured::new([(rel(7), 3), (rel(5), 9)].into_iter());
         let samples = [
+            captured.encode_index(),
             meta.encode(),
             map.to_vec(),
             server::Server::default().encode().to_vec(),
         ];
         for _ in 0..100_000 {
-            let mut bytes = samples[random.next() as usize % 3].clone();
+            let mut bytes = samples[random.next() as usize % 4].clone();
             for _ in 0..1 + random.next() % 4 {
                 let at = random.next() as usize % bytes.len();
                 bytes[at] = random.next() as u8;
