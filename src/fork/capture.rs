@@ -91,6 +91,32 @@ pub fn count_dirty(db: u32) -> usize {
     (0..buffers()).filter(dirty).count()
 }
 
+/// Writes out as many of the database's dirty pages, without stopping anyone (bufmgr.c,
+/// `FlushDatabaseBuffers`, which writes all of them and serves no interrupts). In a transaction.
+pub fn write_out(db: u32, most: usize) {
+    let mut written = 0;
+    for n in 0..buffers() {
+        let (desc, state) = header(n);
+        let Some(tag) = page_of(db, desc, state).filter(|_| state & BM_DIRTY != 0) else {
+            continue;
+        };
+        if written >= most {
+            return;
+        }
+        // SAFETY: pins by tag and checks it; the share lock is what a write wants.
+        unsafe {
+            if !pg_sys::ReadRecentBuffer(tag.rnode, tag.forkNum, tag.blockNum, n + 1) {
+                continue;
+            }
+            pg_sys::LockBuffer(n + 1, pg_sys::BUFFER_LOCK_SHARE as i32);
+            pg_sys::FlushOneBuffer(n + 1);
+            pg_sys::UnlockReleaseBuffer(n + 1);
+        }
+        written += 1;
+        pgrx::check_for_interrupts!();
+    }
+}
+
 /// The database's dirty pages. Its backends are stopped, so none is added; others may write some
 /// out meanwhile.
 ///

@@ -139,7 +139,7 @@ struct LayerDir {
 }
 
 impl LayerDir {
-    fn new() -> Self {
+    fn new(source: &catalog::Source) -> Self {
         let oid = catalog::new_oid();
         let dir = LayerDir {
             oid,
@@ -147,11 +147,33 @@ impl LayerDir {
             stays: false,
         };
         let made = files::ensure_dir(oid, files::DEFAULT_TABLESPACE).and_then(|()| marks::put(oid));
+        // Before others know of the layer, because what the source writes to it must survive a crash: older
+        // forks read it too, and need no more of it than this. The rest is for forks of this cut.
+        let made = made.and_then(|()| {
+            let mut layer = new_layer(oid, source);
+            layer.seq = next_seq();
+            files::write_meta(&meta_of(&layer), false)
+        });
         if let Err(error) = made {
             catalog::io_error("could not create a directory for the cut", &error);
         }
+        stop_point::at("cut-meta");
         dir
     }
+}
+
+fn new_layer(oid: u32, source: &catalog::Source) -> Slot {
+    let mut layer = Slot::empty();
+    layer.used = Use::Layer;
+    (layer.forks, layer.marked) = (1, 1);
+    (layer.oid, layer.source, layer.tablespace) = (oid, source.oid, source.tablespace);
+    layer
+}
+
+fn next_seq() -> u64 {
+    shmem::shared().map_or(0, |shared| {
+        shared.next_seq.fetch_add(1, Ordering::SeqCst) + 1
+    })
 }
 
 impl Drop for LayerDir {
@@ -172,7 +194,7 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
     };
     // Short windows at first: while one backend does not answer, the others wait.
     let mut window = Duration::from_millis(5);
-    let mut dir = LayerDir::new();
+    let mut dir = LayerDir::new(source);
     let mut arena = make_room(source.oid, max_pause);
     let deadline = Instant::now() + Duration::from_millis(guc::CUT_TIMEOUT.get() as u64);
     loop {
@@ -205,7 +227,7 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
         std::thread::sleep(Duration::from_millis(1));
         // What a failed try has put there is of no use to the next.
         if dir.used {
-            dir = LayerDir::new();
+            dir = LayerDir::new(source);
         }
         arena = make_room(source.oid, max_pause);
     }
@@ -215,19 +237,21 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
 /// captured by the next cut again.
 const FEW: usize = 64;
 
-/// Writes the source's dirty pages out, without stopping anyone, if they are very few, or more than a pause
-/// has time for. Returns room for those that are left, which are captured in the pause.
+/// Writes dirty pages of the source out, without stopping anyone, if they are very few, or as many as a pause
+/// has no time for. Returns room for those that are left, which are captured in the pause.
 fn make_room(db: u32, max_pause: Duration) -> Arena {
     let most = capture::affordable(max_pause);
     let mut dirty = capture::count_dirty(db);
     let mut before = usize::MAX;
-    // Again while that leaves much fewer.
-    while dirty > 0 && (dirty <= FEW || dirty > most) && dirty <= before / 2 {
-        // SAFETY: reads and writes buffers, under their locks.
-        unsafe { pg_sys::FlushDatabaseBuffers(db.into()) };
+    // Again while that leaves fewer.
+    while dirty > 0 && (dirty <= FEW || dirty > most) && dirty < before / 4 * 3 {
+        let too_many = match dirty <= FEW {
+            true => dirty,
+            false => dirty - most / 4 * 3,
+        };
+        capture::write_out(db, too_many);
         before = dirty;
         dirty = capture::count_dirty(db);
-        pgrx::check_for_interrupts!();
     }
     // Nobody is stopped: there will be some more.
     match Arena::new(dirty + dirty / 4 + 4 * FEW, dirty) {
@@ -354,11 +378,7 @@ fn attempt(
     let copied = capture::copy(&dirty, arena, until);
     let copied = copied.ok_or(Failed::TooLong { pages: dirty.len() })?;
     stop_point::at("cut-captured");
-    dir.used = true;
-    let mut layer = Slot::empty();
-    layer.used = Use::Layer;
-    (layer.forks, layer.marked) = (1, 1);
-    (layer.oid, layer.source, layer.tablespace) = (oid, source.oid, source.tablespace);
+    let mut layer = new_layer(oid, source);
     (layer.space, layer.captured) = (registry::new_space(), copied.len() as u32);
     // SAFETY: plain reads of the server's state.
     unsafe {
@@ -370,19 +390,12 @@ fn attempt(
     (layer.in_flight, layer.next_xid) = (in_flight.len() as u32, next_xid);
     let from = files::db_dir(source.oid, source.tablespace);
     let keep = files::real_dir(oid, files::DEFAULT_TABLESPACE);
-    fs::copy(from.join("pg_filenode.map"), keep.join("pg_filenode.map")).map_err(Failed::Io)?;
+    let map = fs::read(from.join("pg_filenode.map")).map_err(Failed::Io)?;
+    dir.used = true;
     // It is replaced by rename, never changed in place (relcache.c, write_relcache_init_file). On
     // another filesystem, or when there is none, the fork's first session makes its own.
     let _ = fs::hard_link(from.join("pg_internal.init"), keep.join("pg_internal.init"));
-    if let Some(shared) = shmem::shared() {
-        layer.seq = shared.next_seq.fetch_add(1, Ordering::SeqCst) + 1;
-    }
-    // Before others know of the layer, because what the source writes to it must survive a crash: older
-    // forks read it too.
-    let mut meta = meta_of(&layer);
-    meta.in_flight = in_flight;
-    files::write_meta(&meta, false).map_err(Failed::Io)?;
-    stop_point::at("cut-meta");
+    layer.seq = next_seq();
     let inserted = registry::change(|table| {
         let inserted = table.insert(layer);
         if inserted {
@@ -411,7 +424,12 @@ fn attempt(
     stats::count(|stats| &stats.cuts);
     stats::pause(pause.as_micros() as u64);
     stop_point::at("cut-released");
+    // While nobody waits: what only forks of this cut need, before there is one on disk.
+    files::write_private(&keep.join("pg_filenode.map"), &map).map_err(Failed::Io)?;
     capture::write(oid, &copied, arena).map_err(Failed::Io)?;
+    let mut meta = meta_of(&layer);
+    meta.in_flight = in_flight;
+    files::write_meta(&meta, false).map_err(Failed::Io)?;
     stop_point::at("cut-written");
     // They are dirty still: not for the next cut, if that takes its time.
     let many = copied.len() > FEW;

@@ -1,10 +1,9 @@
 //! The worker writes out what a cut has captured, once the fork is made: those pages are dirty still, and the
 //! next cut would capture them again.
-#![allow(unsafe_code)] // a call into bufmgr.c
 
+use crate::fork::capture;
 use crate::shmem::registry;
 use pgrx::bgworkers::BackgroundWorker;
-use pgrx::pg_sys;
 
 /// Writes out the dirty pages of the sources that cuts asked it for.
 pub fn run() {
@@ -26,8 +25,7 @@ pub fn run() {
     sources.sort_unstable();
     sources.dedup();
     for source in sources {
-        // In a transaction, for its resource owner has the pins.
-        // SAFETY: writes buffers, under their locks, as the checkpointer does.
-        BackgroundWorker::transaction(|| unsafe { pg_sys::FlushDatabaseBuffers(source.into()) });
+        // In a transaction, because its resource owner has the pins.
+        BackgroundWorker::transaction(|| capture::write_out(source, usize::MAX));
     }
 }
