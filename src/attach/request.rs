@@ -136,6 +136,12 @@ pub fn locked(oid: u32) {
     LOCKED.set(oid);
 }
 
+/// Whether the session is about to move.
+#[inline]
+pub fn is_waiting() -> bool {
+    WAITING.get()
+}
+
 /// Raises 25001 for a statement that the client has sent after the call, but that would still run in
 /// the old database.
 #[inline]

@@ -12,6 +12,7 @@ use crate::pg::process;
 use crate::shmem;
 use crate::shmem::registry::{self, ForkState, Slot};
 use crate::shmem::view;
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
@@ -55,21 +56,45 @@ fn touched(oid: u32) -> Option<&'static AtomicU64> {
     Some(&shmem::shared()?.touched[oid as usize % PLACES])
 }
 
+thread_local! {
+    /// The layer that this process holds.
+    static HOLDS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// A layer that bears a mark as long as this is held; or nothing.
+pub struct HeldLayer(Option<Held>);
+
+impl Drop for HeldLayer {
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            HOLDS.set(0);
+        }
+    }
+}
+
 /// To be held while a layer's file is changed: it bears a mark then. Nothing is held for what is no
-/// layer in the registry.
-pub fn hold_layer(oid: u32) -> io::Result<Option<Held>> {
+/// layer in the registry, or is held already.
+pub fn hold_layer(oid: u32) -> io::Result<HeldLayer> {
+    if HOLDS.get() == oid || !shmem::any_live() {
+        return Ok(HeldLayer(None));
+    }
     loop {
         let held = hold(Which::Marks, false);
-        match registry::slot(oid).filter(Slot::is_layer) {
-            None => return Ok(None),
-            Some(slot) if slot.marked != 0 => {
+        let marked = registry::read(|table| {
+            let layer = table.get(oid).filter(|slot| slot.is_layer());
+            layer.map(|layer| layer.marked != 0)
+        });
+        match marked {
+            None => return Ok(HeldLayer(None)),
+            Some(true) => {
                 // In recovery the worker's start counts instead.
                 if let (Some(touched), false) = (touched(oid), process::in_recovery()) {
                     touched.fetch_max(process::wal_position(), Ordering::SeqCst);
                 }
-                return Ok(Some(held));
+                HOLDS.set(oid);
+                return Ok(HeldLayer(Some(held)));
             }
-            Some(_) => {
+            Some(false) => {
                 drop(held);
                 mark_again(oid)?;
             }

@@ -3,6 +3,8 @@
 
 use crate::isolation::{in_force, refuse, writes};
 use crate::pg::builtins::{self, Function};
+use crate::shmem;
+use pgrx::pg_sys::panic::pgrx_extern_c_guard;
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo, ObjectAccessType};
 use pgrx::{pg_guard, IntoDatum};
 use std::ffi::{c_void, CStr};
@@ -73,7 +75,6 @@ pub fn install() {
 }
 
 /// Any access to a catalog object; of interest are functions that are about to be called, and TRUNCATE.
-#[pg_guard]
 unsafe extern "C-unwind" fn object_access(
     access: ObjectAccessType::Type,
     class: pg_sys::Oid,
@@ -81,17 +82,31 @@ unsafe extern "C-unwind" fn object_access(
     sub: i32,
     arg: *mut c_void,
 ) {
-    if let Some(previous) = PREVIOUS.get().copied().flatten() {
-        // SAFETY: another library's hook, with the caller's arguments.
-        unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| previous(access, class, object, sub, arg)) };
+    // SAFETY: another library's hook, with the caller's arguments, unguarded: see `pg::raw`. The frame
+    // has nothing to drop.
+    unsafe {
+        if let Some(Some(previous)) = PREVIOUS.get() {
+            previous(access, class, object, sub, arg);
+        }
+    }
+    let of_interest = matches!(
+        access,
+        ObjectAccessType::OAT_FUNCTION_EXECUTE | ObjectAccessType::OAT_TRUNCATE
+    );
+    if of_interest && shmem::any_live() {
+        // SAFETY: a panic becomes a PostgreSQL error here.
+        unsafe { pgrx_extern_c_guard(move || check_access(access, object)) };
+    }
+}
+
+fn check_access(access: ObjectAccessType::Type, object: pg_sys::Oid) {
+    if !in_force() {
+        return;
     }
     match access {
-        ObjectAccessType::OAT_FUNCTION_EXECUTE if in_force() => check(object.to_u32()),
+        ObjectAccessType::OAT_FUNCTION_EXECUTE => check(object.to_u32()),
         // SAFETY: a look-up.
-        ObjectAccessType::OAT_TRUNCATE if in_force() => unsafe {
-            writes::check_relation(object, pg_sys::get_rel_relkind(object) as i8);
-        },
-        _ => {}
+        _ => unsafe { writes::check_relation(object, pg_sys::get_rel_relkind(object) as i8) },
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a process can say of itself and of the others.
 
 use pgrx::pg_sys;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The process's number among all, or `None` for one without a `PGPROC` (the postmaster).
 pub fn my_number() -> Option<usize> {
@@ -47,8 +48,17 @@ pub fn wal_position() -> u64 {
 
 /// Whether the server is recovering, whichever process asks.
 pub fn server_in_recovery() -> bool {
+    // Asked for each block. Never set in the postmaster, whose children inherit it.
+    static IS_OVER: AtomicBool = AtomicBool::new(false);
+    if IS_OVER.load(Ordering::Relaxed) {
+        return false;
+    }
     // SAFETY: reads shared memory until it says no once, a plain flag from then on.
-    unsafe { pg_sys::RecoveryInProgress() }
+    let recovers = unsafe { pg_sys::RecoveryInProgress() };
+    if !recovers && my_number().is_some() {
+        IS_OVER.store(true, Ordering::Relaxed);
+    }
+    recovers
 }
 
 /// A process of a database.

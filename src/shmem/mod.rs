@@ -31,6 +31,8 @@ pub struct Shared {
     pub merges: AtomicU32,
     /// Hand-overs that were begun, and that have ended.
     pub hand_overs: [AtomicU32; 2],
+    /// Changes whenever a page map says something new.
+    pub map_changes: AtomicU64,
     /// The database that is being cut, or 0 (D4).
     pub cut_db: AtomicU32,
     /// Set while the worker is asked to clean up.

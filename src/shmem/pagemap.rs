@@ -4,7 +4,8 @@
 //! the file, then in the cache. So is the reading of a file into the cache. An entry is
 //! therefore never older than the file.
 
-use super::{page_map, stats};
+use super::stats::{self, Often};
+use super::{page_map, shared};
 use crate::fork::files::MAP_SEGMENT;
 use crate::pg::lwlock::{hold, Held, Which};
 use crate::smgr::{handles, sync};
@@ -16,6 +17,7 @@ use pg_fork_core::summary::{Bits, Summary};
 use pg_fork_core::types::{Block, MapState, RelFork, Space};
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::Ordering;
 
 /// The cached header of a map that says nothing.
 const NOTHING: u32 = 8;
@@ -48,6 +50,18 @@ fn unpack(payload: &Payload) -> Option<MapState> {
         7 => MapState::HandedOver { len },
         _ => return None,
     })
+}
+
+/// How often any map said something new ([`pg_fork_core::engine::Host::changes`]).
+pub fn changes() -> u64 {
+    shared().map_or(0, |shared| shared.map_changes.load(Ordering::SeqCst))
+}
+
+/// A map says something new, and all processes see it.
+fn changed() {
+    if let Some(shared) = shared() {
+        shared.map_changes.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 fn lock(key: &Key) -> Held {
@@ -93,10 +107,10 @@ fn read_state(oid: u32, rel: RelFork) -> io::Result<Option<MapState>> {
 pub fn state(oid: u32, space: Space, rel: RelFork) -> io::Result<Option<MapState>> {
     let key = Key::header(space, rel);
     if let Some(payload) = page_map().lookup(&key) {
-        stats::count(|stats| &stats.map_hits);
+        stats::count_often(Often::MapHits);
         return Ok(unpack(&payload));
     }
-    stats::count(|stats| &stats.map_misses);
+    stats::count_often(Often::MapMisses);
     let _held = lock(&key);
     load_state(&key, oid, rel)
 }
@@ -141,6 +155,7 @@ pub fn set_state(
         write_at(oid, rel, 0, &bytes)?;
     }
     page_map().put(&key, &pack(Some(new)));
+    changed();
     Ok(new)
 }
 
@@ -149,6 +164,7 @@ pub fn forget_state(space: Space, rel: RelFork) {
     let key = Key::header(space, rel);
     let _held = lock(&key);
     page_map().remove(&key);
+    changed();
 }
 
 fn load_chunk(key: &Key, oid: u32, rel: RelFork, block: Block) -> io::Result<Payload> {
@@ -170,10 +186,10 @@ fn load_chunk(key: &Key, oid: u32, rel: RelFork, block: Block) -> io::Result<Pay
 pub fn bit(oid: u32, space: Space, rel: RelFork, block: Block) -> io::Result<bool> {
     let key = Key::chunk_of(space, rel, block);
     if let Some(payload) = page_map().lookup(&key) {
-        stats::count(|stats| &stats.map_hits);
+        stats::count_often(Often::MapHits);
         return Ok(chunk_bit(&payload, block));
     }
-    stats::count(|stats| &stats.map_misses);
+    stats::count_often(Often::MapMisses);
     let _held = lock(&key);
     Ok(chunk_bit(&load_chunk(&key, oid, rel, block)?, block))
 }
@@ -242,5 +258,6 @@ pub fn set_bit(oid: u32, space: Space, rel: RelFork, block: Block) -> io::Result
     let byte = word[(in_chunk % 32 / 8) as usize];
     write_at(oid, rel, map::bit_offset(block), &[byte])?;
     page_map().put(&key, &payload);
+    changed();
     Ok(())
 }

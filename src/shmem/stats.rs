@@ -1,17 +1,33 @@
 //! Counters for the whole server, since its start.
 
+use crate::pg::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Upper bounds of the pause histogram, in microseconds; the last bucket has none.
 pub const PAUSE_BOUNDS: [u64; 7] = [250, 500, 1_000, 2_000, 5_000, 10_000, 50_000];
 
+/// What is counted for each block that is read or written.
+#[derive(Clone, Copy)]
+pub enum Often {
+    ReadInherited,
+    ReadPrivate,
+    ReadLayer,
+    Preimages,
+    MapHits,
+    MapMisses,
+}
+
+/// Processes that count at the same time must not wait for each other's cache line: each counts in one
+/// of so many places.
+const PLACES: usize = 64;
+
+#[repr(C, align(64))]
+pub struct Place([AtomicU64; 6]);
+
 /// The counters, all zero at the start.
 #[repr(C)]
 pub struct Counters {
-    pub read_inherited: AtomicU64,
-    pub read_private: AtomicU64,
-    pub read_layer: AtomicU64,
-    pub preimages: AtomicU64,
+    often: [Place; PLACES],
     pub cuts: AtomicU64,
     pub cuts_shared: AtomicU64,
     pub cut_retries: AtomicU64,
@@ -20,8 +36,15 @@ pub struct Counters {
     pub pause_total: AtomicU64,
     pub pause_max: AtomicU64,
     pub pauses: [AtomicU64; PAUSE_BOUNDS.len() + 1],
-    pub map_hits: AtomicU64,
-    pub map_misses: AtomicU64,
+}
+
+/// Counts one more block, where there is shared memory to count in.
+#[inline]
+pub fn count_often(which: Often) {
+    if let Some(shared) = super::shared() {
+        let place = process::my_number().unwrap_or(0) % PLACES;
+        shared.stats.often[place].0[which as usize].fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// Counts one more, where there is shared memory to count in.
@@ -54,6 +77,10 @@ pub fn snapshot() -> Vec<(String, f64, &'static str, &'static str)> {
     };
     let stats = &shared.stats;
     let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+    let often = |which: Often| -> f64 {
+        let places = stats.often.iter();
+        places.map(|place| get(&place.0[which as usize])).sum()
+    };
     let cuts = get(&stats.cuts);
     let mean = if cuts > 0.0 {
         get(&stats.pause_total) / cuts / 1000.0
@@ -63,25 +90,25 @@ pub fn snapshot() -> Vec<(String, f64, &'static str, &'static str)> {
     let mut rows = vec![
         (
             "blocks_read_inherited".into(),
-            get(&stats.read_inherited),
+            often(Often::ReadInherited),
             "blocks",
             "read from a source's own files",
         ),
         (
             "blocks_read_private".into(),
-            get(&stats.read_private),
+            often(Often::ReadPrivate),
             "blocks",
             "read from a fork's own files",
         ),
         (
             "blocks_read_layer".into(),
-            get(&stats.read_layer),
+            often(Often::ReadLayer),
             "blocks",
             "read from a layer's pre-images",
         ),
         (
             "preimages_written".into(),
-            get(&stats.preimages),
+            often(Often::Preimages),
             "blocks",
             "saved before a source overwrote them",
         ),
@@ -119,13 +146,13 @@ pub fn snapshot() -> Vec<(String, f64, &'static str, &'static str)> {
         ),
         (
             "page_map_hits".into(),
-            get(&stats.map_hits),
+            often(Often::MapHits),
             "lookups",
             "answered by the page-map cache",
         ),
         (
             "page_map_misses".into(),
-            get(&stats.map_misses),
+            often(Often::MapMisses),
             "lookups",
             "answered by a page map file",
         ),

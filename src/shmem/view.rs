@@ -9,6 +9,7 @@ use pg_fork_core::table::Table;
 use pg_fork_core::topology::{Layer, Node, Origin};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
@@ -33,7 +34,25 @@ struct Known {
 #[derive(Default)]
 struct View {
     generation: Option<u64>,
-    known: HashMap<u32, Known>,
+    known: HashMap<u32, Known, BuildHasherDefault<Spread>>,
+}
+
+/// Numbers of databases follow each other: that is hash enough, and it is asked for each block.
+#[derive(Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32((*byte).into()));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 thread_local! {

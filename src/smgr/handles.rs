@@ -38,6 +38,9 @@ pub fn open(oid: u32, rel: RelFork, segment: u32, create: bool) -> io::Result<Op
     let name = (oid, rel, segment);
     let cached = OPEN.with(|open| {
         let mut open = open.borrow_mut();
+        if let Some((_, file)) = open.last().filter(|(last, _)| *last == name) {
+            return Some(file.clone());
+        }
         let at = open.iter().rposition(|(cached, _)| *cached == name)?;
         let entry = open.remove(at);
         let file = entry.1.clone();

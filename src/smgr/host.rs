@@ -45,6 +45,7 @@ impl Drop for HandOver {
 
 impl Host for Server {
     type Error = io::Error;
+    type Held = marks::HeldLayer;
 
     fn generation(&self) -> u64 {
         registry::generation()
@@ -191,6 +192,14 @@ impl Host for Server {
             pagemap::forget_state(into.space, *rel);
         }
         sync_dir(&db_dir(into.oid, rel.spc))
+    }
+
+    fn changes(&self) -> u64 {
+        pagemap::changes()
+    }
+
+    fn hold(&self, layer: DbOid) -> io::Result<marks::HeldLayer> {
+        marks::hold_layer(layer)
     }
 
     fn hand_overs(&self) -> Option<u32> {

@@ -18,7 +18,7 @@ use crate::mount::watch;
 use crate::pg::{md, process};
 use crate::shmem::load::{invalidate, invalidate_forks_of};
 use crate::shmem::registry;
-use crate::shmem::stats;
+use crate::shmem::stats::{self, Often};
 use crate::shmem::view::{self, Role};
 use crate::smgr::handles;
 use crate::smgr::host::{self, HandOver, Server};
@@ -114,7 +114,7 @@ fn save_before_overwrite(db: u32, node: &Node, rel: RelFork, block: BlockNumber)
             engine::before_overwrite(&Server, db, node, rel, block),
         );
         if saved == Some(true) {
-            stats::count(|stats| &stats.preimages);
+            stats::count_often(Often::Preimages);
         }
     }
 }
@@ -474,8 +474,8 @@ pub unsafe fn smgr_read(reln: SMgrRelation, fork: Fork, block: BlockNumber, buff
             if inherited(db, node, rel, block, "read") {
                 let page = &mut *buffer.cast::<Page>();
                 match engine::read_inherited(&Server, node, rel, block, page) {
-                    Ok(true) => stats::count(|stats| &stats.read_layer),
-                    Ok(false) => stats::count(|stats| &stats.read_inherited),
+                    Ok(true) => stats::count_often(Often::ReadLayer),
+                    Ok(false) => stats::count_often(Often::ReadInherited),
                     Err(failure) => {
                         look_failed(db, "read", &failure);
                         black_hole_page(fork, block, buffer);
@@ -483,7 +483,7 @@ pub unsafe fn smgr_read(reln: SMgrRelation, fork: Fork, block: BlockNumber, buff
                 }
                 return;
             }
-            stats::count(|stats| &stats.read_private);
+            stats::count_often(Often::ReadPrivate);
         }
         md::mdread(reln, fork, block, buffer);
     }

@@ -54,6 +54,8 @@ type Res<T, H> = Result<T, EngineError<<H as Host>::Error>>;
 /// What the engine needs from the world.
 pub trait Host {
     type Error;
+    /// What [`Host::hold`] holds, until it is dropped.
+    type Held;
 
     /// Changes whenever a fork or a layer comes or goes.
     fn generation(&self) -> u64;
@@ -134,6 +136,11 @@ pub trait Host {
         only_handed: bool,
     ) -> Result<(), Self::Error>;
 
+    /// Goes up whenever a map says something new: after all see it, and before the overwrite that it
+    /// stands for (I4).
+    fn changes(&self) -> u64;
+    /// Makes the layer ready for some writes in a row. Each makes it ready by itself, too.
+    fn hold(&self, layer: DbOid) -> Result<Self::Held, Self::Error>;
     /// How many hand-overs have ended; `None` while one is under way.
     fn hand_overs(&self) -> Option<u32>;
     /// Goes up between a merge's last bit and the end of the merged layer.
@@ -294,6 +301,7 @@ pub fn read_inherited<H: Host>(
     for _ in 0..TRIES {
         let generation = host.generation();
         let hand_overs = host.hand_overs();
+        let changes = host.changes();
         if hand_overs.is_none() {
             moves = Moves::Done;
         }
@@ -302,7 +310,9 @@ pub fn read_inherited<H: Host>(
         last = Some(place.file);
         // D7: a source's own file may have been overwritten while we read it. Its writer saved the
         // old bytes first, so a second look that finds nothing new proves that ours are the old ones.
+        // None is needed where no map says anything new.
         let settled = !place.live
+            || host.changes() == changes
             || locate_at(host, origin.parent, origin.seq, rel, block, moves)?.file == place.file;
         // A layer may have been merged into another, and its map be gone when we asked for it.
         let settled = settled && host.generation() == generation;
@@ -580,6 +590,7 @@ fn save<H: Host>(
     }
     let mut page = [0; PAGE_SIZE];
     read_current(host, oid, node, rel, block, &mut page)?;
+    let _held = host.hold(layer.oid)?;
     // I4: first the bytes, because a reader that sees the bit reads them;
     host.write_file(
         FileOf {
