@@ -422,7 +422,7 @@ fn attempt(
     let pause = stopped.elapsed();
     drop(published);
     stats::count(|stats| &stats.cuts);
-    stats::pause(pause.as_micros() as u64);
+    stats::pause(pause.as_micros() as u64, copied.len());
     stop_point::at("cut-released");
     // While nobody waits: what only forks of this cut need, before there is one on disk.
     files::write_private(&keep.join("pg_filenode.map"), &map).map_err(Failed::Io)?;
@@ -431,6 +431,13 @@ fn attempt(
     meta.in_flight = in_flight;
     files::write_meta(&meta, false).map_err(Failed::Io)?;
     stop_point::at("cut-written");
+    debug1!(
+        "pg_fork: cut of database {}: all stopped after {:?}, {} pages, held {pause:?}, on file after {:?}",
+        source.oid,
+        stopped - began,
+        copied.len(),
+        began.elapsed()
+    );
     // They are dirty still: not for the next cut, if that takes its time.
     let many = copied.len() > FEW;
     unfinished.finish(many);

@@ -32,6 +32,7 @@ pub struct Counters {
     pub cuts_shared: AtomicU64,
     pub cut_retries: AtomicU64,
     pub cut_timeouts: AtomicU64,
+    pub captured: AtomicU64,
     pub pause_last: AtomicU64,
     pub pause_total: AtomicU64,
     pub pause_max: AtomicU64,
@@ -54,13 +55,14 @@ pub fn count(which: impl Fn(&Counters) -> &AtomicU64) {
     }
 }
 
-/// Notes how long a cut held the source's backends, in microseconds.
-pub fn pause(micros: u64) {
+/// Notes how long a cut held the source's backends, in microseconds, and how many pages it captured.
+pub fn pause(micros: u64, captured: usize) {
     let Some(shared) = super::shared() else {
         return;
     };
     let stats = &shared.stats;
     stats.pause_last.store(micros, Ordering::Relaxed);
+    stats.captured.fetch_add(captured as u64, Ordering::Relaxed);
     stats.pause_total.fetch_add(micros, Ordering::Relaxed);
     stats.pause_max.fetch_max(micros, Ordering::Relaxed);
     let bucket = PAUSE_BOUNDS
@@ -130,6 +132,12 @@ pub fn snapshot() -> Vec<(String, f64, &'static str, &'static str)> {
             get(&stats.cut_timeouts),
             "cuts",
             "cuts given up",
+        ),
+        (
+            "pages_captured".into(),
+            get(&stats.captured),
+            "pages",
+            "copied from memory while a source was stopped",
         ),
         (
             "pause_last".into(),

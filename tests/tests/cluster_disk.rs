@@ -305,6 +305,7 @@ fn failures_of_files_cost_forks_and_not_the_source() {
     let points = [
         "open-file",
         "write-file",
+        "write-captured",
         "write-map",
         "read-map",
         "rename-file",

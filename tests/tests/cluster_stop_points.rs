@@ -7,12 +7,14 @@ use std::fs;
 use std::process::Output;
 
 /// Every stop point, in the order in which a fork's life passes them; last, what comes back after it.
-const POINTS: [&str; 29] = [
+const POINTS: [&str; 31] = [
     "create-reserved",
+    "cut-meta",
     "cut-stopped",
     "cut-captured",
-    "cut-meta",
     "cut-inserted",
+    "cut-released",
+    "cut-written",
     "create-cut",
     "create-half",
     "create-files",
@@ -213,8 +215,12 @@ fn an_error_at_any_step_of_a_creation_leaves_nothing() {
     cluster.sql("postgres", "CREATE DATABASE prod");
     let steps = [
         "create-reserved",
+        "cut-meta",
         "cut-stopped",
         "cut-captured",
+        "cut-inserted",
+        "cut-released",
+        "cut-written",
         "create-cut",
         "create-half",
         "create-files",
