@@ -123,10 +123,10 @@ fn a_file_that_is_damaged_or_gone_is_an_error() {
         assert!(error.contains(message), "{error}");
     };
     told("could not read in a fork");
-    // A page of it, past the index.
+    // The pages, past the index.
     let mut hurt = whole.clone();
-    let at = hurt.len() - 100;
-    hurt[at] ^= 1;
+    let pages = hurt.chunks_exact_mut(8192).rev().take(300);
+    pages.for_each(|page| page[8000] ^= 1);
     fs::write(&file, &hurt).expect("written");
     told("invalid page in block");
     let away = file.with_extension("away");
