@@ -32,6 +32,7 @@ const STRIDE: usize = 32;
 #[derive(Clone, Copy)]
 pub struct Dirty {
     buffer: i32,
+    header: Header,
     tag: pg_sys::BufferTag,
 }
 
@@ -45,24 +46,28 @@ impl Dirty {
     }
 }
 
-fn header(n: i32) -> (*mut pg_sys::BufferDesc, u32) {
-    // SAFETY: n is below NBuffers; the headers live as long as the server.
-    unsafe {
-        let desc = &raw mut (*pg_sys::BufferDescriptors.add(n as usize)).bufferdesc;
-        (
-            desc,
-            std::ptr::read_volatile(&raw const (*desc).state.value),
-        )
-    }
+type Header = *mut pg_sys::BufferDesc;
+
+fn state_of(header: Header) -> u32 {
+    // SAFETY: a header lives as long as the server.
+    unsafe { std::ptr::read_volatile(&raw const (*header).state.value) }
 }
 
-fn buffers() -> i32 {
+/// The buffers whose headers have one of the flags: the buffer's number, its header and its state. One line
+/// of the processor's cache for each of the pool's buffers, in order, and nothing else.
+fn with_flag(flags: u32) -> impl Iterator<Item = (i32, Header, u32)> {
     // SAFETY: set at the start of the server.
-    unsafe { pg_sys::NBuffers }
+    let (base, count) = unsafe { (pg_sys::BufferDescriptors, pg_sys::NBuffers) };
+    (0..count).filter_map(move |n| {
+        // SAFETY: n is below NBuffers.
+        let header = unsafe { &raw mut (*base.add(n as usize)).bufferdesc };
+        let state = state_of(header);
+        (state & flags != 0).then_some((n + 1, header, state))
+    })
 }
 
 /// Which of the database's pages the buffer holds, if it holds one.
-fn page_of(db: u32, desc: *mut pg_sys::BufferDesc, state: u32) -> Option<pg_sys::BufferTag> {
+fn page_of(db: u32, desc: Header, state: u32) -> Option<pg_sys::BufferTag> {
     // SAFETY: a tag that changes under us is of a page being replaced, so not dirty any more;
     // FlushDatabaseBuffers (bufmgr.c) looks the same way first.
     let tag = unsafe { std::ptr::read_volatile(&raw const (*desc).tag) };
@@ -72,9 +77,8 @@ fn page_of(db: u32, desc: *mut pg_sys::BufferDesc, state: u32) -> Option<pg_sys:
 
 /// The blocks of main forks that are dirty, as (tablespace, relation, block); nobody is stopped.
 pub fn dirty_blocks(db: u32) -> Vec<(u32, u32, u32)> {
-    let found = (0..buffers()).filter_map(|n| {
-        let (desc, state) = header(n);
-        let tag = page_of(db, desc, state).filter(|_| state & BM_DIRTY != 0)?;
+    let found = with_flag(BM_DIRTY).filter_map(|(_, header, state)| {
+        let tag = page_of(db, header, state)?;
         let main = tag.forkNum == pg_sys::ForkNumber::MAIN_FORKNUM;
         let (spc, rel) = (tag.rnode.spcNode.to_u32(), tag.rnode.relNode.to_u32());
         main.then_some((spc, rel, tag.blockNum))
@@ -84,20 +88,18 @@ pub fn dirty_blocks(db: u32) -> Vec<(u32, u32, u32)> {
 
 /// How many of the database's pages are dirty, more or less: nobody is stopped.
 pub fn count_dirty(db: u32) -> usize {
-    let dirty = |n: &i32| {
-        let (desc, state) = header(*n);
-        state & BM_DIRTY != 0 && page_of(db, desc, state).is_some()
-    };
-    (0..buffers()).filter(dirty).count()
+    let dirty = with_flag(BM_DIRTY);
+    dirty
+        .filter(|(_, header, state)| page_of(db, *header, *state).is_some())
+        .count()
 }
 
 /// Writes out as many of the database's dirty pages, without stopping anyone (bufmgr.c,
 /// `FlushDatabaseBuffers`, which writes all of them and serves no interrupts). In a transaction.
 pub fn write_out(db: u32, most: usize) {
     let mut written = 0;
-    for n in 0..buffers() {
-        let (desc, state) = header(n);
-        let Some(tag) = page_of(db, desc, state).filter(|_| state & BM_DIRTY != 0) else {
+    for (buffer, header, state) in with_flag(BM_DIRTY) {
+        let Some(tag) = page_of(db, header, state) else {
             continue;
         };
         if written >= most {
@@ -105,12 +107,12 @@ pub fn write_out(db: u32, most: usize) {
         }
         // SAFETY: pins by tag and checks it; the share lock is what a write wants.
         unsafe {
-            if !pg_sys::ReadRecentBuffer(tag.rnode, tag.forkNum, tag.blockNum, n + 1) {
+            if !pg_sys::ReadRecentBuffer(tag.rnode, tag.forkNum, tag.blockNum, buffer) {
                 continue;
             }
-            pg_sys::LockBuffer(n + 1, pg_sys::BUFFER_LOCK_SHARE as i32);
-            pg_sys::FlushOneBuffer(n + 1);
-            pg_sys::UnlockReleaseBuffer(n + 1);
+            pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
+            pg_sys::FlushOneBuffer(buffer);
+            pg_sys::UnlockReleaseBuffer(buffer);
         }
         written += 1;
         pgrx::check_for_interrupts!();
@@ -124,12 +126,8 @@ pub fn write_out(db: u32, most: usize) {
 /// was this one, and nothing new may come to the layers before it. `None`: not done by the deadline.
 pub fn dirty_pages(db: u32, deadline: Instant) -> Option<Vec<Dirty>> {
     let mut dirty = Vec::new();
-    for n in 0..buffers() {
-        let (desc, mut state) = header(n);
-        if state & (BM_DIRTY | BM_IO_IN_PROGRESS) == 0 {
-            continue;
-        }
-        let Some(tag) = page_of(db, desc, state) else {
+    for (buffer, header, mut state) in with_flag(BM_DIRTY | BM_IO_IN_PROGRESS) {
+        let Some(tag) = page_of(db, header, state) else {
             continue;
         };
         while state & BM_IO_IN_PROGRESS != 0 {
@@ -137,10 +135,14 @@ pub fn dirty_pages(db: u32, deadline: Instant) -> Option<Vec<Dirty>> {
                 return None;
             }
             std::thread::sleep(Duration::from_micros(20));
-            state = header(n).1;
+            state = state_of(header);
         }
         if state & BM_DIRTY != 0 {
-            dirty.push(Dirty { buffer: n + 1, tag });
+            dirty.push(Dirty {
+                buffer,
+                header,
+                tag,
+            });
         }
     }
     Some(dirty)
@@ -151,7 +153,7 @@ pub fn dirty_pages(db: u32, deadline: Instant) -> Option<Vec<Dirty>> {
 pub fn await_writes(pages: &[Dirty], deadline: Instant) -> bool {
     pages.iter().all(|dirty| {
         // Whatever the buffer holds now: a read of another page is waited for as well.
-        while header(dirty.buffer - 1).1 & BM_IO_IN_PROGRESS != 0 {
+        while state_of(dirty.header) & BM_IO_IN_PROGRESS != 0 {
             if Instant::now() > deadline {
                 return false;
             }
