@@ -1,6 +1,6 @@
 //! The blocks of a fork's relation that may differ from the cut.
 
-use crate::fork::capture;
+use crate::fork::pool;
 use crate::reader::page::Pages;
 use crate::shmem::view::{self, Role};
 use crate::smgr::host::Server;
@@ -15,8 +15,12 @@ impl Dirty {
     /// After the snapshot was taken: what it sees was on its page before.
     pub fn of(db: u32) -> Self {
         let mut dirty: HashMap<_, Vec<Block>> = HashMap::new();
-        for (spc, rel, block) in capture::dirty_blocks(db) {
-            dirty.entry((spc, rel)).or_default().push(block);
+        for page in pool::dirty(db) {
+            let rel = page.rel();
+            if rel.fork == 0 {
+                let blocks = dirty.entry((rel.spc, rel.rel)).or_default();
+                blocks.push(page.tag.blockNum);
+            }
         }
         Dirty(dirty)
     }

@@ -2,7 +2,7 @@
 //! middle of changing a page, and notes what the database is at that instant.
 #![allow(unsafe_code)] // calls into procarray.c, procsignal.c, lock.c
 
-use crate::fork::{capture, catalog, files, marks};
+use crate::fork::{capture, catalog, files, marks, pool};
 use crate::guc;
 use crate::pg::arena::Arena;
 use crate::pg::lwlock::{hold, Held, Which};
@@ -233,35 +233,46 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
     }
 }
 
-/// So many dirty pages are rather written out at once: captured, each of them would stay dirty, and be
+/// So few dirty pages are rather written out at once: captured, each of them would stay dirty, and be
 /// captured by the next cut again.
 const FEW: usize = 64;
 
 /// Writes dirty pages of the source out, without stopping anyone, if they are very few, or as many as a pause
 /// has no time for. Returns room for those that are left, which are captured in the pause.
+///
+/// Where the last cut of any source, or the last try, has found few, nobody looks before the pause; but for
+/// this process's first time.
 fn make_room(db: u32, max_pause: Duration) -> Arena {
     let most = capture::affordable(max_pause);
-    let mut dirty = capture::count_dirty(db);
-    let mut before = usize::MAX;
-    // Again while that leaves fewer.
-    while dirty > 0 && (dirty <= FEW || dirty > most) && dirty < before / 4 * 3 {
-        let too_many = match dirty <= FEW {
-            true => dirty,
-            false => dirty - most / 4 * 3,
-        };
-        capture::write_out(db, too_many);
-        before = dirty;
-        dirty = capture::count_dirty(db);
+    let last = shmem::shared().map_or(u32::MAX, |shared| shared.dirty.load(Ordering::Relaxed));
+    let mut soon = last as usize;
+    if last as usize > FEW || !pool::is_mapped() {
+        let mut dirty = pool::dirty(db);
+        let mut before = usize::MAX;
+        // Again while that leaves fewer.
+        while !dirty.is_empty()
+            && (dirty.len() <= FEW || dirty.len() > most)
+            && dirty.len() < before / 4 * 3
+        {
+            let too_many = match dirty.len() <= FEW {
+                true => dirty.len(),
+                false => dirty.len() - most / 4 * 3,
+            };
+            capture::write_out(&dirty, too_many);
+            before = dirty.len();
+            dirty = pool::dirty(db);
+        }
+        // Nobody is stopped: there will be some more.
+        soon = dirty.len() + dirty.len() / 4;
     }
-    // Nobody is stopped: there will be some more.
-    match Arena::new(dirty + dirty / 4 + 4 * FEW, dirty) {
+    match Arena::new(most.max(soon), soon) {
         Ok(arena) => arena,
         Err(error) => {
             ereport!(
                 ERROR,
                 PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
                 "out of memory",
-                format!("There is none to capture {dirty} pages in: {error}.")
+                format!("There is none to capture {most} pages in: {error}.")
             );
         }
     }
@@ -269,7 +280,11 @@ fn make_room(db: u32, max_pause: Duration) -> Arena {
 
 enum Failed {
     NotStopped(Vec<Peer>),
-    TooLong { pages: usize },
+    /// There was no time to look through the buffer pool, or for a write that was under way.
+    Pool,
+    TooLong {
+        pages: usize,
+    },
     Io(std::io::Error),
 }
 
@@ -283,6 +298,7 @@ impl Failed {
                     .collect();
                 format!("not stopped: {}", waits.join(", "))
             }
+            Failed::Pool => "no time for the buffer pool".into(),
             Failed::TooLong { pages } => format!("{pages} dirty pages are too many for one pause"),
             Failed::Io(error) => error.to_string(),
         }
@@ -298,6 +314,11 @@ fn give_up(failure: &Failed) -> ! {
                 format!("These processes did not answer: {}.", pids.join(", ")),
             )
         }
+        Failed::Pool => (
+            "could not take a cut within pg_fork.cut_timeout",
+            "A pause of pg_fork.max_pause has no time to look through all shared buffers, or to wait for a write of one."
+                .to_string(),
+        ),
         _ => (
             "could not take a cut within pg_fork.cut_timeout",
             "The source writes more pages than a pause of pg_fork.max_pause can capture."
@@ -370,7 +391,11 @@ fn attempt(
     stop_point::at("cut-stopped");
     let stopped = Instant::now();
     let until = stopped + Duration::from_millis(guc::MAX_PAUSE.get() as u64);
-    let dirty = capture::dirty_pages(source.oid, until).ok_or(Failed::TooLong { pages: 0 })?;
+    let dirty = pool::dirty_for_ever(source.oid, until);
+    let dirty = dirty.ok_or(Failed::Pool)?;
+    if let Some(shared) = shmem::shared() {
+        shared.dirty.store(dirty.len() as u32, Ordering::Relaxed);
+    }
     if dirty.len() > arena.room() {
         return Err(Failed::TooLong { pages: dirty.len() });
     }
@@ -410,8 +435,8 @@ fn attempt(
     dir.stays = true;
     stop_point::at("cut-inserted");
     let unfinished = Unfinished { layer: oid, fork };
-    if !capture::await_writes(&dirty, until) {
-        return Err(Failed::TooLong { pages: dirty.len() });
+    if !pool::await_writes(&dirty, until) {
+        return Err(Failed::Pool);
     }
     // Who could not answer must not have moved until now: from here on its changes come after the cut.
     let peers = moving(source.oid);
@@ -439,9 +464,9 @@ fn attempt(
         began.elapsed()
     );
     // They are dirty still: not for the next cut, if that takes its time.
-    let many = copied.len() > FEW;
-    unfinished.finish(many);
-    if let (Some(shared), true) = (shmem::shared(), many) {
+    let any = !copied.is_empty();
+    unfinished.finish(any);
+    if let (Some(shared), true) = (shmem::shared(), any) {
         crate::worker::wake(shared);
     }
     Ok(layer)

@@ -11,6 +11,7 @@ pub mod files;
 pub mod marks;
 pub mod merge;
 pub mod pending;
+pub mod pool;
 pub mod readers;
 pub mod room;
 pub mod rows;

@@ -1,7 +1,7 @@
 //! The worker writes out what a cut has captured, once the fork is made: those pages are dirty still, and the
 //! next cut would capture them again.
 
-use crate::fork::capture;
+use crate::fork::{capture, pool};
 use crate::shmem::registry;
 use pgrx::bgworkers::BackgroundWorker;
 
@@ -26,6 +26,6 @@ pub fn run() {
     sources.dedup();
     for source in sources {
         // In a transaction, because its resource owner has the pins.
-        BackgroundWorker::transaction(|| capture::write_out(source, usize::MAX));
+        BackgroundWorker::transaction(|| capture::write_out(&pool::dirty(source), usize::MAX));
     }
 }

@@ -10,4 +10,5 @@ pub mod md;
 pub mod process;
 pub mod queue;
 pub mod raw;
+pub mod threads;
 pub mod tuple;

@@ -39,6 +39,8 @@ pub struct Shared {
     pub cleanup: AtomicU32,
     /// What a page takes to capture, in nanoseconds ([`crate::fork::capture`]); 0: not known yet.
     pub capture_ns: AtomicU32,
+    /// Dirty pages that the last cut has found; a guess before the first.
+    pub dirty: AtomicU32,
     pub worker_latch: AtomicPtr<pg_sys::Latch>,
     pub stats: stats::Counters,
     /// Where the WAL was when a layer was written to last ([`crate::fork::marks`]).
@@ -183,6 +185,7 @@ pub fn attach() {
             }
             if let Some(shared) = shared() {
                 shared.generation.store(life << 40, Ordering::SeqCst);
+                shared.dirty.store(u32::MAX, Ordering::Relaxed);
             }
             crate::fork::start::begin();
         }

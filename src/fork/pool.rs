@@ -1,0 +1,184 @@
+//! Looks through the headers of the buffer pool for a database's dirty pages.
+//!
+//! There is no shorter way to them: one line of the processor's cache for each buffer, 64 MB for 8 GB. In a
+//! large pool they are asked for ahead, and some threads share in it.
+#![allow(unsafe_code)] // reads buffer headers
+
+use crate::pg::threads;
+use pg_fork_core::types::RelFork;
+use pgrx::pg_sys;
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+// buf_internals.h
+const BM_DIRTY: u32 = 1 << 23;
+const BM_VALID: u32 = 1 << 24;
+const BM_TAG_VALID: u32 = 1 << 25;
+const BM_IO_IN_PROGRESS: u32 = 1 << 26;
+
+/// Buffers that are worth a thread: it takes as long to start as they take.
+const SHARE: usize = 128 * 1024;
+/// Headers between two looks at the clock.
+const STRIDE: usize = 16 * 1024;
+/// How many headers ahead one is asked for.
+const AHEAD: usize = 32;
+
+/// A page that is dirty in the buffer pool.
+#[derive(Clone, Copy)]
+pub struct Dirty {
+    /// PostgreSQL's number, from 1.
+    pub buffer: i32,
+    pub tag: pg_sys::BufferTag,
+}
+
+impl Dirty {
+    pub fn rel(&self) -> RelFork {
+        RelFork {
+            spc: self.tag.rnode.spcNode.to_u32(),
+            rel: self.tag.rnode.relNode.to_u32(),
+            fork: self.tag.forkNum as u8,
+        }
+    }
+}
+
+thread_local! {
+    static MAPPED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this process has looked before: the first time it has a page fault for each of the headers' pages,
+/// which takes longer than the look itself.
+pub fn is_mapped() -> bool {
+    MAPPED.get()
+}
+
+/// The headers; threads read them too, and call nothing of the server's.
+#[derive(Clone, Copy)]
+struct Pool {
+    base: *mut pg_sys::BufferDescPadded,
+    count: usize,
+}
+
+// SAFETY: shared memory, made to be read by many at a time.
+unsafe impl Sync for Pool {}
+
+impl Pool {
+    fn of_server() -> Self {
+        // SAFETY: set at the start of the server.
+        unsafe {
+            Pool {
+                base: pg_sys::BufferDescriptors,
+                count: pg_sys::NBuffers as usize,
+            }
+        }
+    }
+
+    fn state(&self, n: usize) -> u32 {
+        assert!(n < self.count);
+        // SAFETY: within the headers, which live as long as the server.
+        unsafe { std::ptr::read_volatile(&raw const (*self.base.add(n)).bufferdesc.state.value) }
+    }
+
+    fn tag(&self, n: usize) -> pg_sys::BufferTag {
+        assert!(n < self.count);
+        // SAFETY: as above. A tag that changes under us is of a page being replaced, so not dirty any more;
+        // FlushDatabaseBuffers (bufmgr.c) looks the same way first.
+        unsafe { std::ptr::read_volatile(&raw const (*self.base.add(n)).bufferdesc.tag) }
+    }
+
+    fn ask_for(&self, n: usize) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint; no address is a wrong one.
+        unsafe {
+            use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
+            _mm_prefetch::<_MM_HINT_T0>(self.base.wrapping_add(n).cast());
+        }
+    }
+
+    /// The database's page that the buffer holds, if it holds one and has one of the flags.
+    fn page(&self, n: usize, db: u32, flags: u32) -> Option<Dirty> {
+        let state = self.state(n);
+        if state & flags == 0 {
+            return None;
+        }
+        let valid = state & BM_TAG_VALID != 0 && state & BM_VALID != 0;
+        let tag = self.tag(n);
+        (valid && tag.rnode.dbNode.to_u32() == db).then_some(Dirty {
+            buffer: n as i32 + 1,
+            tag,
+        })
+    }
+
+    /// One of so many parts of the pool; `None`: not done by the deadline.
+    fn look(&self, part: usize, parts: usize, what: &Look) -> Option<Vec<Dirty>> {
+        let each = self.count.div_ceil(parts);
+        let mut found = Vec::new();
+        for n in part * each..((part + 1) * each).min(self.count) {
+            if n % STRIDE == 0 && what.deadline.is_some_and(|end| Instant::now() > end) {
+                return None;
+            }
+            self.ask_for(n + AHEAD);
+            found.extend(self.page(n, what.db, what.flags));
+        }
+        Some(found)
+    }
+
+    /// `None`: not done by the deadline.
+    fn look_everywhere(&self, what: &Look) -> Option<Vec<Dirty>> {
+        let parts = (self.count / SHARE).clamp(1, threads::processors());
+        let found = threads::share(parts, |part| self.look(part, parts, what));
+        let found: Option<Vec<_>> = found.into_iter().collect();
+        MAPPED.set(true);
+        Some(found?.concat())
+    }
+}
+
+struct Look {
+    db: u32,
+    flags: u32,
+    deadline: Option<Instant>,
+}
+
+/// The database's dirty pages, more or less: nobody is stopped.
+pub fn dirty(db: u32) -> Vec<Dirty> {
+    let look = Look {
+        db,
+        flags: BM_DIRTY,
+        deadline: None,
+    };
+    Pool::of_server().look_everywhere(&look).unwrap_or_default()
+}
+
+/// The database's dirty pages. Its backends are stopped, so none is added; others may write some
+/// out meanwhile.
+///
+/// A write that is under way is waited for: who does it may have looked for the newest layer before there
+/// was this one, and nothing new may come to the layers before it. `None`: not done by the deadline.
+pub fn dirty_for_ever(db: u32, deadline: Instant) -> Option<Vec<Dirty>> {
+    let pool = Pool::of_server();
+    let look = Look {
+        db,
+        flags: BM_DIRTY | BM_IO_IN_PROGRESS,
+        deadline: Some(deadline),
+    };
+    let mut pages = pool.look_everywhere(&look)?;
+    if !await_writes(&pages, deadline) {
+        return None;
+    }
+    pages.retain(|page| pool.state(page.buffer as usize - 1) & BM_DIRTY != 0);
+    Some(pages)
+}
+
+/// Waits for the writes of these pages that have begun: as above. `false`: not done by the deadline.
+pub fn await_writes(pages: &[Dirty], deadline: Instant) -> bool {
+    let pool = Pool::of_server();
+    pages.iter().all(|page| {
+        // Whatever the buffer holds now: a read of another page is waited for as well.
+        while pool.state(page.buffer as usize - 1) & BM_IO_IN_PROGRESS != 0 {
+            if Instant::now() > deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_micros(20));
+        }
+        true
+    })
+}
