@@ -107,7 +107,10 @@ pub fn take_or_share(source: &catalog::Source, fork: u32) -> Taken {
     };
     let layer = match share(source, fork, asked) {
         Some(layer) => layer,
-        None => cut(source, fork),
+        None => {
+            stop_point::at("cut-alone");
+            cut(source, fork)
+        }
     };
     serial.release(Serial::ALONE);
     Taken { layer }
