@@ -56,7 +56,11 @@ impl Drop for Published {
 struct Serial(pg_sys::LOCKTAG);
 
 impl Serial {
-    fn new() -> Self {
+    const ALONE: i32 = pg_sys::ExclusiveLock as i32;
+    /// Waits for who is alone, and not for others that wait.
+    const WAITING: i32 = pg_sys::ShareLock as i32;
+
+    fn lock(mode: i32, only_if_free: bool) -> Option<Self> {
         let tag = pg_sys::LOCKTAG {
             locktag_field1: 0,
             locktag_field2: 0x7067_666B,
@@ -66,25 +70,58 @@ impl Serial {
             locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
         };
         // SAFETY: a whole tag; released by us, or by the transaction's end.
-        unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, false) };
-        Serial(tag)
+        let result = unsafe { pg_sys::LockAcquire(&tag, mode, false, only_if_free) };
+        (result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL).then_some(Serial(tag))
     }
 
-    fn release(self) {
-        // SAFETY: taken in `new`.
-        unsafe { pg_sys::LockRelease(&self.0, pg_sys::ExclusiveLock as i32, false) };
+    fn release(self, mode: i32) {
+        // SAFETY: taken in `lock`.
+        unsafe { pg_sys::LockRelease(&self.0, mode, false) };
     }
+}
+
+fn newest() -> u64 {
+    shmem::shared().map_or(0, |shared| shared.next_seq.load(Ordering::SeqCst))
 }
 
 /// Cuts the source for the fork, or shares a cut that began after this call did.
 ///
 /// Raises 55P03 (`lock_not_available`) when the source's backends did not stop in time.
 pub fn take_or_share(source: &catalog::Source, fork: u32) -> Taken {
-    let Some(shared) = shmem::shared() else {
-        unreachable!("checked by the caller")
+    // Not before the caller held the source's frozen ids: it may share no cut that is older than that.
+    let asked = newest();
+    let serial = match Serial::lock(Serial::ALONE, true) {
+        Some(serial) => serial,
+        None => {
+            // All who wait for one cut go on at once, not each after the one before.
+            if let Some(waited) = Serial::lock(Serial::WAITING, false) {
+                waited.release(Serial::WAITING);
+            }
+            if let Some(layer) = share(source, fork, asked) {
+                return Taken { layer };
+            }
+            let Some(serial) = Serial::lock(Serial::ALONE, false) else {
+                unreachable!("waited for")
+            };
+            serial
+        }
     };
-    let asked = shared.next_seq.load(Ordering::SeqCst);
-    let serial = Serial::new();
+    let layer = match share(source, fork, asked) {
+        Some(layer) => layer,
+        None => {
+            stop_point::at("cut-alone");
+            cut(source, fork)
+        }
+    };
+    serial.release(Serial::ALONE);
+    Taken { layer }
+}
+
+/// Joins the newest cut of the source if it is one after `asked`.
+fn share(source: &catalog::Source, fork: u32, asked: u64) -> Option<Slot> {
+    if newest() <= asked {
+        return None;
+    }
     let joined = registry::touch(|table| {
         let view = table.view();
         let layers = view.group(source.oid).filter(|slot| slot.is_layer());
@@ -95,15 +132,10 @@ pub fn take_or_share(source: &catalog::Source, fork: u32) -> Taken {
         join(table, fork, &layer);
         Some(layer)
     });
-    let layer = match joined {
-        Some(layer) => {
-            stats::count(|stats| &stats.cuts_shared);
-            layer
-        }
-        None => cut(source, fork),
-    };
-    serial.release();
-    Taken { layer }
+    if joined.is_some() {
+        stats::count(|stats| &stats.cuts_shared);
+    }
+    joined
 }
 
 fn join(table: &mut TableMut<Slot>, fork: u32, layer: &Slot) {

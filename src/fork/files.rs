@@ -2,6 +2,7 @@
 //!
 //! All paths are relative to the data directory, which every server process works in.
 
+use crate::pg::disk;
 use pg_fork_core::format::meta::Meta;
 use pg_fork_core::types::{RelFork, HANDED};
 use pgrx::pg_sys;
@@ -29,6 +30,9 @@ pub const META: &str = "pgsql_tmp_meta";
 
 /// The pages that a layer's cut found dirty in memory ([`crate::fork::capture`]).
 const CAPTURED: &str = "pgsql_tmp_captured";
+
+/// The name in a folder of the link that leads to it. Nobody follows it there.
+const LINK: &str = "pgsql_tmp_link";
 
 /// The segment number that stands for the page map file.
 pub const MAP_SEGMENT: u32 = 2_147_483_647;
@@ -132,6 +136,9 @@ pub fn segment_path(oid: u32, rel: RelFork, segment: u32) -> PathBuf {
 }
 
 /// Makes the fork's or layer's folder in a tablespace, and the link to it. Made already: fine.
+///
+/// The link is made in the folder, which is this caller's alone, and gets its name in `base` after that:
+/// there nobody waits while another's inode is looked for.
 pub fn ensure_dir(oid: u32, spc: u32) -> io::Result<()> {
     crate::stop_point::io("make-dir")?;
     let real = real_dir(oid, spc);
@@ -140,10 +147,9 @@ pub fn ensure_dir(oid: u32, spc: u32) -> io::Result<()> {
         .mode(0o700)
         .create(&real)?;
     let up = if spc == DEFAULT_TABLESPACE { "../" } else { "" };
-    match symlink(format!("{up}{ROOT}/{oid}"), db_dir(oid, spc)) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
-    }
+    link_or(&real.join(LINK), &db_dir(oid, spc), |path| {
+        symlink(format!("{up}{ROOT}/{oid}"), path)
+    })
 }
 
 /// Makes the file that forks' `PG_VERSION` points at, in the tablespace of the fork.
@@ -216,10 +222,13 @@ pub fn unlink_versions() {
     }
 }
 
-/// Makes the folder of all that is ours.
+/// Makes the folder of all that is ours. Folders come and go in it all the time: they should not all lie
+/// where the inodes of those before them were.
 pub fn make_root() -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(ROOT)
+    builder.recursive(true).mode(0o700).create(ROOT)?;
+    disk::spread(Path::new(ROOT));
+    Ok(())
 }
 
 /// The file that tells whether the server was started with the library ([`crate::fork::start`]).

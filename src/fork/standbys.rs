@@ -46,8 +46,23 @@ fn has_physical_slot() -> bool {
     }
 }
 
-/// A physical walsender works in no database.
+/// Whether any process has a walsender's place, of whichever kind.
+fn has_any_walsender() -> bool {
+    // SAFETY: an array of this many places in shared memory; single words are read, as
+    // WalSndInitStopping (walsender.c) does, but for the spinlock: at worst one just comes or goes.
+    unsafe {
+        let places = (&raw mut (*pg_sys::WalSndCtl).walsnds).cast::<pg_sys::WalSnd>();
+        (0..pg_sys::max_wal_senders as usize)
+            .any(|n| (&raw const (*places.add(n)).pid).read_volatile() != 0)
+    }
+}
+
+/// A physical walsender works in no database. Only then are all processes looked at: the copy of their
+/// status is large.
 fn has_walsender() -> bool {
+    if !has_any_walsender() {
+        return false;
+    }
     // SAFETY: looks at a copy of the processes' status that is made once for a transaction; a fresh one
     // is asked for.
     unsafe {

@@ -7,8 +7,9 @@ use std::fs;
 use std::process::Output;
 
 /// Every stop point, in the order in which a fork's life passes them; last, what comes back after it.
-const POINTS: [&str; 31] = [
+const POINTS: [&str; 32] = [
     "create-reserved",
+    "cut-alone",
     "cut-meta",
     "cut-stopped",
     "cut-captured",
@@ -215,6 +216,7 @@ fn an_error_at_any_step_of_a_creation_leaves_nothing() {
     cluster.sql("postgres", "CREATE DATABASE prod");
     let steps = [
         "create-reserved",
+        "cut-alone",
         "cut-meta",
         "cut-stopped",
         "cut-captured",
@@ -239,4 +241,56 @@ fn an_error_at_any_step_of_a_creation_leaves_nothing() {
         assert_eq!(cluster.sql("postgres", left), "0|0", "{point}");
     }
     cluster.sql("postgres", "SELECT fork_create('prod', 'f')");
+}
+
+/// Who waits for a cut that comes to nothing takes one for all that wait; who gives up leaves nothing.
+#[test]
+fn callers_that_wait_share_one_cut_when_the_cutter_fails() {
+    let cluster = Cluster::new("");
+    cluster.sql("postgres", "CREATE DATABASE prod");
+    let create = |stop: &str| {
+        let mut client = cluster.client("postgres");
+        let pid: i32 = client
+            .query_one("SELECT pg_backend_pid()", &[])
+            .expect("a number")
+            .get(0);
+        client
+            .batch_execute(&format!("SET pg_fork.stop_point = '{stop}'"))
+            .expect("set");
+        let sql = "SELECT fork_create('prod')::text";
+        let caller = move || {
+            client
+                .query_one(sql, &[])
+                .map(|row| row.get::<_, String>(0))
+        };
+        (pid, std::thread::spawn(caller))
+    };
+    let until = |what: &str, count: &str| {
+        while cluster.sql("postgres", what) != count {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    };
+    let alone = "SELECT count(*) FROM pg_locks WHERE locktype = 'userlock' AND granted";
+    let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'userlock' AND NOT granted";
+    let (cutter, cut) = create("cut-alone:wait");
+    until(alone, "1");
+    let (impatient, gives_up) = create("");
+    let patient: Vec<_> = (0..5).map(|_| create("").1).collect();
+    until(waiting, "6");
+    for (pid, caller) in [(impatient, gives_up), (cutter, cut)] {
+        cluster.sql("postgres", &format!("SELECT pg_cancel_backend({pid})"));
+        let error = caller.join().expect("ended").expect_err("cancelled");
+        assert_eq!(error.code().map(|code| code.code()), Some("57014"));
+    }
+    let made = patient.into_iter().map(|one| one.join().expect("ended"));
+    let mut names: Vec<String> = made.map(|name| name.expect("a fork")).collect();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), 5, "{names:?}");
+    let counted = "SELECT string_agg(value::int::text, ' ' ORDER BY name) FROM pg_fork_stats WHERE name IN ('cuts', 'cuts_shared')";
+    assert_eq!(cluster.sql("postgres", counted), "1 4");
+    let left = "SELECT (SELECT count(*) FROM pg_forks), (SELECT count(*) FROM pg_database WHERE datname LIKE 'prod%')";
+    assert_eq!(cluster.sql("postgres", left), "5|6");
+    // Five forks, and their layer.
+    cluster.wait_for_folders(6);
 }
