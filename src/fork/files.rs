@@ -498,6 +498,14 @@ pub fn database_is_here(oid: u32) -> bool {
         .any(|spc| db_dir(oid, spc).symlink_metadata().is_ok())
 }
 
+/// Whether there is a fork's or layer's folder, or a link to it, in one of these tablespaces.
+pub fn is_anywhere(oid: u32, spaces: &[u32]) -> bool {
+    let mut paths = spaces
+        .iter()
+        .flat_map(|spc| [db_dir(oid, *spc), real_dir(oid, *spc)]);
+    paths.any(|path| path.symlink_metadata().is_ok())
+}
+
 /// Folders of forks, layers and tombstones there are.
 pub fn count() -> usize {
     fs::read_dir(ROOT).map_or(0, |entries| entries.flatten().count())

@@ -107,12 +107,13 @@ fn remove_latecomers() {
         return;
     }
     LOOKED.set(Some(now));
+    let spaces = files::tablespaces();
     REMOVED.with_borrow_mut(|removed| {
         removed.retain(|(oid, since)| {
             if registry::slot(*oid).is_some() {
                 return false;
             }
-            let gone = files::remove(*oid, true);
+            let gone = !files::is_anywhere(*oid, &spaces) || files::remove(*oid, true);
             !gone || since.elapsed() < LATE
         });
     });
