@@ -63,9 +63,12 @@ pub extern "C-unwind" fn pg_fork_worker_main(_arg: pg_sys::Datum) {
             // SAFETY: between two rounds of work, as other workers do it.
             unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
         }
+        // What a next cut waits for, before and after each of what may take long.
         write_behind::run();
         clean_up();
+        write_behind::run();
         marks::tend();
+        write_behind::run();
         room::tend();
         let pause = Duration::from_secs(if shmem::any_live() { 1 } else { 5 });
         if shared.cleanup.load(Ordering::SeqCst) == 0 && !BackgroundWorker::wait_latch(Some(pause))
