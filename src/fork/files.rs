@@ -146,10 +146,16 @@ pub fn ensure_dir(oid: u32, spc: u32) -> io::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(&real)?;
-    let up = if spc == DEFAULT_TABLESPACE { "../" } else { "" };
-    link_or(&real.join(LINK), &db_dir(oid, spc), |path| {
-        symlink(format!("{up}{ROOT}/{oid}"), path)
-    })
+    let link = db_dir(oid, spc);
+    if spc == DEFAULT_TABLESPACE {
+        let make = |path: &Path| symlink(format!("../{ROOT}/{oid}"), path);
+        return link_or(&real.join(LINK), &link, make);
+    }
+    // Elsewhere the folder must be empty when nothing of the database's is left in the tablespace.
+    match symlink(format!("{ROOT}/{oid}"), link) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Makes the file that forks' `PG_VERSION` points at, in the tablespace of the fork.
