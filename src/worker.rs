@@ -71,6 +71,7 @@ pub extern "C-unwind" fn pg_fork_worker_main(_arg: pg_sys::Datum) {
         write_behind::run();
         room::tend();
         let pause = Duration::from_secs(if shmem::any_live() { 1 } else { 5 });
+        let pause = write_behind::next().map_or(pause, |next| next.min(pause));
         if shared.cleanup.load(Ordering::SeqCst) == 0 && !BackgroundWorker::wait_latch(Some(pause))
         {
             marks::end();

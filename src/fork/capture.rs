@@ -33,6 +33,12 @@ pub fn write_out(pages: &[Dirty], most: usize) {
             if !pg_sys::ReadRecentBuffer(tag.rnode, tag.forkNum, tag.blockNum, buffer) {
                 continue;
             }
+            // First the WAL, with nothing but the pin: a cut waits for a write that is under way, and the
+            // page's writers for the lock, and both would wait for the disk (bufmgr.c, `FlushBuffer`).
+            pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
+            let lsn = pg_sys::BufferGetLSNAtomic(buffer);
+            pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_UNLOCK as i32);
+            pg_sys::XLogFlush(lsn);
             pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
             pg_sys::FlushOneBuffer(buffer);
             pg_sys::UnlockReleaseBuffer(buffer);
@@ -41,12 +47,30 @@ pub fn write_out(pages: &[Dirty], most: usize) {
     }
 }
 
+/// Has this process map what it will copy: each first touch of shared memory is a page fault, which takes
+/// longer than the copy, and in the pause the source would wait for it.
+pub fn touch(pages: &[Dirty]) {
+    /// Linux's smallest pages.
+    const STEP: usize = 4096;
+    for page in pages {
+        for at in (0..PAGE_SIZE).step_by(STEP) {
+            // SAFETY: a byte of the buffer pool, whatever is in it now; nothing is done with it.
+            unsafe { pg_sys::BufferBlocks.add(place(page) + at).read_volatile() };
+        }
+    }
+}
+
+/// Where the page's buffer is in the pool.
+fn place(page: &Dirty) -> usize {
+    (page.buffer as usize - 1) * PAGE_SIZE
+}
+
 /// How many pages can be captured in a pause, by what they took so far; a part of it is for the rest that
 /// is to be done.
 pub fn affordable(pause: Duration) -> usize {
     let learned = shmem::shared().map_or(0, |shared| shared.capture_ns.load(Ordering::Relaxed));
     let each = if learned == 0 { FIRST_GUESS } else { learned };
-    let pages = pause.as_nanos() * 7 / 10 / u128::from(each.max(100));
+    let pages = pause.as_nanos() * 8 / 10 / u128::from(each.max(100));
     // The file is one segment.
     (pages as usize).clamp(1, 100_000)
 }
@@ -90,7 +114,7 @@ pub fn copy(
             let to = to.map_or(std::ptr::null_mut(), |page| page.as_mut_ptr());
             if !to.is_null() {
                 pg_sys::LockBuffer(dirty.buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
-                let from = pg_sys::BufferBlocks.add((dirty.buffer as usize - 1) * PAGE_SIZE);
+                let from = pg_sys::BufferBlocks.add(place(dirty));
                 std::ptr::copy_nonoverlapping(from.cast::<u8>(), to, PAGE_SIZE);
                 pg_sys::LockBuffer(dirty.buffer, pg_sys::BUFFER_LOCK_UNLOCK as i32);
             }

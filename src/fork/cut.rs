@@ -275,6 +275,7 @@ const FEW: usize = 64;
 /// Where the last cut of any source, or the last try, has found few, nobody looks before the pause; but for
 /// this process's first time.
 fn make_room(db: u32, max_pause: Duration) -> Arena {
+    let began = Instant::now();
     let most = capture::affordable(max_pause);
     let last = shmem::shared().map_or(u32::MAX, |shared| shared.dirty.load(Ordering::Relaxed));
     let mut soon = last as usize;
@@ -288,17 +289,25 @@ fn make_room(db: u32, max_pause: Duration) -> Arena {
         {
             let too_many = match dirty.len() <= FEW {
                 true => dirty.len(),
-                false => dirty.len() - most / 4 * 3,
+                // Some will come meanwhile.
+                false => dirty.len() - most / 10 * 9,
             };
             capture::write_out(&dirty, too_many);
             before = dirty.len();
             dirty = pool::dirty(db);
         }
+        capture::touch(&dirty);
         // Nobody is stopped: there will be some more.
         soon = dirty.len() + dirty.len() / 4;
     }
-    match Arena::new(most.max(soon), soon) {
-        Ok(arena) => arena,
+    match Arena::new(most.max(soon) + most / 4, soon) {
+        Ok(arena) => {
+            debug1!(
+                "pg_fork: {soon} pages to come, {most} can be captured: {:?}",
+                began.elapsed()
+            );
+            arena
+        }
         Err(error) => {
             ereport!(
                 ERROR,
