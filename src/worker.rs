@@ -36,6 +36,9 @@ pub fn wake(shared: &Shared) {
     }
 }
 
+/// Between two spells of work that is in others' way and can wait.
+const BREATH: Duration = Duration::from_millis(500);
+
 /// The worker's life.
 #[pg_guard]
 #[unsafe(no_mangle)]
@@ -67,10 +70,11 @@ pub extern "C-unwind" fn pg_fork_worker_main(_arg: pg_sys::Datum) {
         write_behind::run();
         clean_up();
         write_behind::run();
-        marks::tend();
+        let tended = marks::tend();
         write_behind::run();
         room::tend();
         let pause = Duration::from_secs(if shmem::any_live() { 1 } else { 5 });
+        let pause = if tended { pause } else { BREATH };
         let pause = write_behind::next().map_or(pause, |next| next.min(pause));
         if shared.cleanup.load(Ordering::SeqCst) == 0 && !BackgroundWorker::wait_latch(Some(pause))
         {

@@ -18,6 +18,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// Places for the WAL positions of the last pre-images; layers share them.
 pub const PLACES: usize = 1024;
@@ -158,41 +159,52 @@ pub fn begin() {
     }
 }
 
-/// Syncs the folders that are new, each with what it had in it at first.
-fn sync_new(slots: &[Slot]) {
-    let mut synced: Vec<&Slot> = slots.iter().filter(|slot| slot.synced == 0).collect();
-    if synced.is_empty() {
-        return;
-    }
-    synced.retain(|slot| {
+/// Syncs the folders that are new, each with what it had in it at first. Whether that was all of them: when
+/// the time is up the rest is for later.
+fn sync_new(slots: &[Slot], until: Option<Instant>) -> bool {
+    let new = slots.iter().filter(|slot| slot.synced == 0);
+    let (mut synced, mut all) = (Vec::new(), true);
+    for slot in new {
+        if until.is_some_and(|until| Instant::now() > until) {
+            all = false;
+            break;
+        }
         let done = files::sync_folder(slot.oid, slot.tablespace);
         if let Err(error) = &done {
             let oid = slot.oid;
             pgrx::log!("pg_fork: could not sync the folder of {oid}: {error}");
+        } else {
+            synced.push(slot);
         }
-        done.is_ok()
-    });
+    }
+    if synced.is_empty() {
+        return all;
+    }
     let places: BTreeSet<u32> = synced.iter().map(|slot| slot.tablespace).collect();
     if let Err(error) = files::sync_places(places) {
         pgrx::log!("pg_fork: could not sync the folders of forks' folders: {error}");
-        return;
+        return all;
     }
     registry::touch(|table| {
         for slot in synced {
             table.update(slot.oid, |slot| slot.synced = 1);
         }
     });
+    all
 }
 
 /// The worker's end, before the last checkpoint: after it forks with marks are good too.
 pub fn end() {
     let slots: Vec<Slot> = registry::read(|table| table.iter().copied().collect());
-    sync_new(&slots);
+    sync_new(&slots, None);
 }
 
+/// How long the worker syncs before it pauses: each sync is in the way of somebody's commit.
+const SPELL: Duration = Duration::from_millis(10);
+
 /// The worker: syncs the folders of new forks and layers, and takes away the marks that are not
-/// needed any more.
-pub fn tend() {
+/// needed any more. Whether that was all there is to do.
+pub fn tend() -> bool {
     // What is not all there yet cannot be synced. A layer whose cut failed is there.
     let marked = |slot: &&Slot| {
         let there = match slot.state {
@@ -205,15 +217,15 @@ pub fn tend() {
     let mut slots: Vec<Slot> =
         registry::read(|table| table.iter().filter(marked).copied().collect());
     if slots.is_empty() {
-        return;
+        return true;
     }
     let Ok(Control { redo, .. }) = Control::read() else {
-        return;
+        return true;
     };
     // Not before a checkpoint that began after the cut has ended: until then the mark stays in any
     // case, most forks do not live that long, and each sync is in the way of somebody's commit.
     slots.retain(|slot| redo > slot.cut_lsn);
-    sync_new(&slots);
+    let all = sync_new(&slots, Some(Instant::now() + SPELL));
     for slot in slots.iter().filter(|slot| slot.synced != 0) {
         let last = match touched(slot.oid) {
             Some(touched) if slot.is_layer() => touched,
@@ -228,4 +240,5 @@ pub fn tend() {
             registry::touch(|table| table.update(slot.oid, |slot| slot.marked = 0));
         }
     }
+    all
 }

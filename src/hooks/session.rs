@@ -67,7 +67,7 @@ unsafe fn is_of_interest(query: *mut pg_sys::QueryDesc) -> bool {
         plan.is_null() || (*plan).resultRelations.is_null()
     };
     let idle = stop::has_sentinel() && !attach::request::is_waiting() && !watch::is_in_use();
-    !idle || !(reads_only || !shmem::any_live())
+    !idle || (!reads_only && shmem::any_live())
 }
 
 unsafe fn before(query: *mut pg_sys::QueryDesc, flags: i32) {

@@ -4,6 +4,8 @@ use crate::options::Options;
 use pg_fork_tests::Cluster;
 use postgres::Client;
 use std::cell::OnceCell;
+use std::fs;
+use std::io::Read;
 use std::time::Instant;
 
 /// Settings of every server of a run: PostgreSQL's own, but for checkpoints, which are taken
@@ -65,6 +67,27 @@ pub fn fill(cluster: &Cluster, name: &str, scale: u32) {
     cluster.sql("postgres", &format!("CREATE DATABASE {name}"));
     cluster.must("pgbench", &["-qi", "-s", &scale.to_string(), name]);
     cluster.sql("postgres", "CHECKPOINT");
+}
+
+/// A checkpoint, and all files of the databases into the operating system's cache: what is compared must
+/// not differ in what the machine has evicted since.
+pub fn settle(cluster: &Cluster) {
+    cluster.sql("postgres", "CHECKPOINT");
+    let mut buffer = vec![0; 1 << 20];
+    let folders = fs::read_dir(format!("{}/base", cluster.data())).expect("the databases");
+    // Not behind links, where forks are.
+    let folders = folders.flatten().filter(|entry| {
+        let kind = entry.file_type().expect("an entry");
+        kind.is_dir()
+    });
+    for folder in folders {
+        for file in fs::read_dir(folder.path()).into_iter().flatten().flatten() {
+            // Gone, perhaps.
+            if let Ok(mut file) = fs::File::open(file.path()) {
+                while file.read(&mut buffer).is_ok_and(|read| read > 0) {}
+            }
+        }
+    }
 }
 
 /// How many milliseconds it takes, and what it returns.

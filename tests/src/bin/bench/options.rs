@@ -114,8 +114,8 @@ impl Options {
     fn quick() -> Self {
         Options {
             quick: true,
-            seconds: 3,
-            rounds: 3,
+            seconds: 2,
+            rounds: 2,
             samples: 50,
             ..Self::full()
         }

@@ -76,27 +76,37 @@ fn template_cycle(cluster: &Cluster, client: &mut postgres::Client, number: usiz
 /// Calls of fork_create at once.
 const AT_ONCE: usize = 100;
 
+/// By sessions that are connected, and have made forks before or not: one alone has.
 pub fn at_once(bench: &Bench) -> Outcome {
     let cluster = bench.main();
     let count = if bench.options.smoke { 5 } else { AT_ONCE };
     let mut control = cluster.client("postgres");
-    let (mut single, mut together) = (Vec::new(), Vec::new());
+    let mut single = Vec::new();
+    let mut together = [Vec::new(), Vec::new()];
     for _ in 0..bench.options.rounds {
         for _ in 0..(bench.options.samples / bench.options.rounds).max(1) {
             let (ms, fork) = bench::create(&mut control, "prod");
             single.push(ms);
             bench::drop_fork(&mut control, &fork);
         }
-        together.push(all_at_once(cluster, count));
-        bench::drop_all(&mut control);
+        let warm_or_not = [true, false].into_iter().zip(&mut together);
+        for (warm, samples) in warm_or_not {
+            samples.push(all_at_once(cluster, count, warm));
+            bench::drop_all(&mut control);
+            cluster.wait_for_folders(0);
+        }
     }
-    let what = format!("{count} at once, until all are done");
-    let (single, together) = (Samples::new(single), Samples::new(together));
-    vec![Line::ratio(what, together, &single, "× one").at_most(40.0)].into()
+    let single = Samples::new(single);
+    let kinds = ["until all are done", "each session's first"];
+    let lines = kinds.into_iter().zip(together).map(|(kind, together)| {
+        let what = format!("{count} at once, {kind}");
+        Line::ratio(what, Samples::new(together), &single, "× one").at_most(40.0)
+    });
+    lines.collect::<Vec<_>>().into()
 }
 
-/// Milliseconds until the last one is done, by clients that are connected already.
-fn all_at_once(cluster: &Cluster, count: usize) -> f64 {
+/// Milliseconds until the last one is done.
+fn all_at_once(cluster: &Cluster, count: usize, warm: bool) -> f64 {
     let ready = std::sync::Barrier::new(count + 1);
     std::thread::scope(|scope| {
         let clients: Vec<_> = (0..count)
@@ -106,12 +116,20 @@ fn all_at_once(cluster: &Cluster, count: usize) -> f64 {
                     client
                         .query("SELECT fork_current()", &[])
                         .expect("answered");
+                    if warm {
+                        let (_, fork) = bench::create(&mut client, "prod");
+                        bench::drop_fork(&mut client, &fork);
+                    }
+                    ready.wait();
+                    // Until the worker has removed those.
                     ready.wait();
                     bench::create(&mut client, "prod");
                     client
                 })
             })
             .collect();
+        ready.wait();
+        cluster.wait_for_folders(0);
         ready.wait();
         let began = Instant::now();
         let join = |client: std::thread::ScopedJoinHandle<_>| client.join().expect("a client");

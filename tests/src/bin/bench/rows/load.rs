@@ -23,10 +23,10 @@ pub fn run(bench: &Bench) -> Outcome {
             idle.push(ms);
             bench::drop_fork(&mut client, &fork);
         }
-        cluster.sql("postgres", "CHECKPOINT");
+        bench::settle(cluster);
         let seconds = options.seconds.max(2);
         let without = pgbench::start(cluster, "prod", Script::Tpcb, seconds, true).finish();
-        cluster.sql("postgres", "CHECKPOINT");
+        bench::settle(cluster);
         let with = each_second(bench, &mut client, seconds, &mut loaded);
         bench::drop_all(&mut client);
         let (without, with) = (without.samples(), with.samples());

@@ -10,10 +10,10 @@ pub fn run(bench: &Bench) -> Outcome {
     let (_, fork) = bench::create(&mut client, "prod");
     let pairs = |script| -> Vec<(f64, f64)> {
         let one = |db: &str| {
-            cluster.sql("postgres", "CHECKPOINT");
+            bench::settle(cluster);
             pgbench::run(cluster, db, script, bench.options.seconds)
         };
-        // Once each before it counts: files into the OS cache.
+        // Once each before it counts.
         one(&fork);
         one("plain");
         let rounds = 0..bench.options.rounds;

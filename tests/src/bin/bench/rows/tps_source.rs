@@ -14,10 +14,11 @@ pub fn stock(bench: &Bench) -> Outcome {
         cluster.set(&format!("shared_preload_libraries = '{library}'"));
         cluster.stop("fast");
         cluster.start();
+        bench::settle(cluster);
         // As many pages in the cache as the run would leave there.
         pgbench::run(cluster, "prod", Script::SelectOnly, seconds.div_ceil(3));
         let select = pgbench::run(cluster, "prod", Script::SelectOnly, seconds);
-        cluster.sql("postgres", "CHECKPOINT");
+        bench::settle(cluster);
         (pgbench::run(cluster, "prod", Script::Tpcb, seconds), select)
     };
     let (mut tpcb, mut select) = (Vec::new(), Vec::new());
@@ -55,7 +56,7 @@ pub fn live(bench: &Bench) -> Outcome {
         for _ in 0..forks.unwrap_or(0) {
             bench::create(&mut client, "prod");
         }
-        cluster.sql("postgres", "CHECKPOINT");
+        bench::settle(cluster);
         let tps = match forks {
             // All with a log, since the run with one a second has one.
             Some(_) => {
@@ -69,12 +70,15 @@ pub fn live(bench: &Bench) -> Outcome {
         tps
     };
     for _ in 0..bench.options.rounds {
+        // Two after each without, so that drift cancels out: what is beside a run is between its neighbours.
         let mut before = run(Some(0));
-        for (forks, pairs) in LIVE.into_iter().zip(&mut pairs) {
-            let with = run(forks);
+        for (forks, pairs) in LIVE.chunks(2).zip(pairs.chunks_mut(2)) {
+            let with: Vec<f64> = forks.iter().map(|forks| run(*forks)).collect();
             let after = run(Some(0));
-            // The runs without on both sides of it, so that drift cancels out.
-            pairs.push((with, (before + after) / 2.0));
+            for ((with, pairs), place) in with.iter().zip(pairs).zip(1..) {
+                let part = f64::from(place) / (forks.len() + 1) as f64;
+                pairs.push((*with, before + (after - before) * part));
+            }
             before = after;
         }
     }
