@@ -39,7 +39,10 @@ fn captured_files(cluster: &Cluster) -> Vec<PathBuf> {
 fn each_cut_has_its_own_and_the_cuts_before_do_not_see_them() {
     let cluster = server();
     let mut wanted = Vec::new();
-    let mut make = |source: &str, fork: &str| {
+    let mut change_and_fork = |source: &str, change: &str, fork: &str| {
+        // The worker keeps a source's pages clean for two seconds after each cut.
+        std::thread::sleep(std::time::Duration::from_secs(3));
+        cluster.sql(source, change);
         let before = captured(&cluster);
         cluster.sql(
             "postgres",
@@ -49,13 +52,10 @@ fn each_cut_has_its_own_and_the_cuts_before_do_not_see_them() {
         assert!(pages > 300, "{fork}: {pages} pages were captured");
         wanted.push((fork.to_string(), cluster.sql(source, SUM)));
     };
-    cluster.sql("prod", "UPDATE t SET v = 1 WHERE id % 2 = 0");
-    make("prod", "a");
+    change_and_fork("prod", "UPDATE t SET v = 1 WHERE id % 2 = 0", "a");
     // Some of them again, some others.
-    cluster.sql("prod", "UPDATE t SET v = v + 10 WHERE id < 9000");
-    make("prod", "b");
-    cluster.sql("b", "UPDATE t SET v = v + 100 WHERE id > 6000");
-    make("b", "c");
+    change_and_fork("prod", "UPDATE t SET v = v + 10 WHERE id < 9000", "b");
+    change_and_fork("b", "UPDATE t SET v = v + 100 WHERE id > 6000", "c");
     cluster.sql("b", "UPDATE t SET v = -1");
     cluster.sql("prod", "UPDATE t SET v = 7; CHECKPOINT; VACUUM FULL t");
     let changed = [("b", "UPDATE t SET v = -1 WHERE v <> -1")];
