@@ -119,8 +119,13 @@ fn after_a_crash_of_the_machine_only_what_was_on_disk_is_trusted() {
             .filter(|e| e.path().join("pgsql_tmp_unsynced").exists())
             .count()
     };
-    let waited = (0..300).any(|_| {
+    // The worker writes out the sources' pages for two seconds after their cuts: a pre-image that it saves
+    // meanwhile is for the next checkpoint.
+    let waited = (0..300).any(|n| {
         std::thread::sleep(std::time::Duration::from_millis(50));
+        if n % 40 == 39 {
+            cluster.sql("postgres", "CHECKPOINT");
+        }
         marks() == 0
     });
     assert!(waited, "{} marks are left, {oid}", marks());
