@@ -67,7 +67,7 @@ pub fn dump(bench: &Bench) -> Outcome {
         client.batch_execute("DROP DATABASE copy").expect("dropped");
     }
     let (forks, copies) = (Samples::new(forks), Samples::new(copies));
-    let what = format!("pg_dump | pg_restore, {}", bench.size());
+    let what = format!("pg_dump into pg_restore, {}", bench.size());
     vec![Line::ratio(what, copies, &forks, "× fork_create")].into()
 }
 

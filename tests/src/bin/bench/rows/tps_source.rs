@@ -67,6 +67,8 @@ pub fn live(bench: &Bench) -> Outcome {
             None => load::each_second(bench, &mut client, seconds, &mut Default::default()).tps,
         };
         bench::drop_all(&mut client);
+        // What the worker has to remove is no load of the next run.
+        cluster.wait_for_folders(0);
         tps
     };
     for _ in 0..bench.options.rounds {
