@@ -228,12 +228,14 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
     let mut window = Duration::from_millis(5);
     let mut dir = LayerDir::new(source);
     let mut arena = make_room(source.oid, max_pause);
-    let deadline = Instant::now() + Duration::from_millis(guc::CUT_TIMEOUT.get() as u64);
+    let timeout = Duration::from_millis(guc::CUT_TIMEOUT.get() as u64);
+    let mut deadline = Instant::now() + timeout;
+    let mut guessed = true;
     loop {
         // What is left of the time goes to the last try.
         let left = deadline.saturating_duration_since(Instant::now());
         let this = if left < window * 3 { left } else { window };
-        match attempt(source, fork, &mut dir, &mut arena, this) {
+        let too_many = match attempt(source, fork, &mut dir, &mut arena, this) {
             Ok(layer) => {
                 marks::after_cut(previous);
                 return layer;
@@ -251,8 +253,9 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
                     stats::count(|stats| &stats.cut_timeouts);
                     give_up(&failure);
                 }
+                matches!(failure, Failed::TooLong { .. })
             }
-        }
+        };
         stats::count(|stats| &stats.cut_retries);
         window *= 2;
         pgrx::check_for_interrupts!();
@@ -262,6 +265,12 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
             dir = LayerDir::new(source);
         }
         arena = make_room(source.oid, max_pause);
+        // The first time nobody may have looked how much there is to write out: that takes as long as it
+        // does, and nobody is stopped meanwhile.
+        if guessed && too_many {
+            guessed = false;
+            deadline = Instant::now() + timeout;
+        }
     }
 }
 

@@ -176,3 +176,23 @@ fn more_than_a_pause_has_time_for_are_written_out_first() {
         assert_eq!(cluster.sql(&name, "SELECT sum(v) FROM t"), sum);
     }
 }
+
+#[test]
+fn what_is_written_out_first_takes_no_time_from_the_cut() {
+    let cluster = server();
+    // This cut finds nothing dirty, so the next one does not look before its first try.
+    cluster.sql(
+        "postgres",
+        "SELECT fork_create('prod'); SELECT fork_create('prod')",
+    );
+    cluster.sql(
+        "postgres",
+        "ALTER SYSTEM SET pg_fork.max_pause = '1ms'; ALTER SYSTEM SET pg_fork.cut_timeout = '50ms'; SELECT pg_reload_conf()",
+    );
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    cluster.sql("prod", "UPDATE t SET v = 1");
+    // Of a session that has looked through the pool before.
+    let twice = "SELECT fork_create('template1', 'x'); SELECT fork_create('prod', 'f')";
+    cluster.sql("postgres", twice);
+    assert_eq!(cluster.sql("f", "SELECT sum(v) FROM t"), "18000");
+}
