@@ -4,6 +4,7 @@
 pub mod callbacks;
 pub mod captured;
 pub mod handles;
+pub mod hints;
 pub mod host;
 pub mod ops;
 pub mod settle;

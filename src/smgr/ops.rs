@@ -20,8 +20,8 @@ use crate::shmem::load::{invalidate, invalidate_forks_of};
 use crate::shmem::registry;
 use crate::shmem::stats::{self, Often};
 use crate::shmem::view::{self, Role};
-use crate::smgr::handles;
 use crate::smgr::host::{self, HandOver, Server};
+use crate::smgr::{handles, hints};
 use crate::stop_point;
 use pg_fork_core::engine::{self, EngineError, FileOf, Found, Host};
 use pg_fork_core::topology::Node;
@@ -441,20 +441,30 @@ unsafe fn write_own(
     }
 }
 
-/// Whether the fork's block is inherited.
-fn inherited(db: u32, node: &Node, rel: RelFork, block: BlockNumber, what: &str) -> bool {
+/// Where a fork's block is read from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whence {
+    Private,
+    /// From where the fork was cut; `untouched`: so is all of the relation.
+    Inherited {
+        untouched: bool,
+    },
+}
+
+fn whence(db: u32, node: &Node, rel: RelFork, block: BlockNumber, what: &str) -> Whence {
     match state_of(db, node, rel, what) {
-        MapState::Untouched { len } => block < len,
+        MapState::Untouched { len } if block < len => Whence::Inherited { untouched: true },
         MapState::Own { inherited_len } if block < inherited_len => {
             match crate::shmem::pagemap::bit(db, node.space, rel, block) {
-                Ok(bit) => !bit,
+                Ok(true) => Whence::Private,
+                Ok(false) => Whence::Inherited { untouched: false },
                 Err(error) => {
                     look_failed(db, what, &EngineError::Host(error));
-                    false
+                    Whence::Private
                 }
             }
         }
-        _ => false,
+        _ => Whence::Private,
     }
 }
 
@@ -471,11 +481,17 @@ pub unsafe fn smgr_read(reln: SMgrRelation, fork: Fork, block: BlockNumber, buff
             _ => {}
         }
         if let Some(node) = fork_node(&role) {
-            if inherited(db, node, rel, block, "read") {
+            if let Whence::Inherited { untouched } = whence(db, node, rel, block, "read") {
                 let page = &mut *buffer.cast::<Page>();
                 match engine::read_inherited(&Server, node, rel, block, page) {
-                    Ok(true) => stats::count_often(Often::ReadLayer),
-                    Ok(false) => stats::count_often(Often::ReadInherited),
+                    Ok(from_layer) => {
+                        stats::count_often(if from_layer {
+                            Often::ReadLayer
+                        } else {
+                            Often::ReadInherited
+                        });
+                        hints::prepare(rel, block, page, untouched);
+                    }
                     Err(failure) => {
                         look_failed(db, "read", &failure);
                         black_hole_page(fork, block, buffer);
@@ -552,7 +568,7 @@ pub unsafe fn smgr_prefetch(reln: SMgrRelation, fork: Fork, block: BlockNumber) 
             _ => {}
         }
         if let Some(node) = fork_node(&role) {
-            if inherited(db, node, rel, block, "prefetch") {
+            if whence(db, node, rel, block, "prefetch") != Whence::Private {
                 prefetch_inherited(node, rel, block);
                 return true;
             }

@@ -2,7 +2,8 @@
 #![allow(unsafe_code)] // calls into multixact.c and clog.c
 
 use crate::fork::files;
-use pg_fork_core::settle::{settle_page, InFlight, Multis, SettleError};
+use crate::pg::checksum;
+use pg_fork_core::settle::{concerns, settle_page, InFlight, Multis, SettleError};
 use pg_fork_core::topology::Layer;
 use pg_fork_core::types::{Block, Page, RelFork};
 use pgrx::pg_sys;
@@ -47,11 +48,14 @@ pub fn settle(layer: &Layer, rel: RelFork, block: Block, page: &mut Page) -> io:
         return Ok(());
     }
     let cut = cut(layer)?;
+    // A page that is not what was written stays as it is, for its reader to be told so.
+    if !concerns(page, &cut.in_flight, cut.oldest_multi) || !checksum::is_right(page, block) {
+        return Ok(());
+    }
     let changed = settle_page(page, &cut.in_flight, cut.oldest_multi, &mut Server)
         .map_err(|error| io::Error::other(error.to_string()))?;
-    // SAFETY: a whole page; sets the checksum only if the cluster has them.
     if changed {
-        unsafe { pg_sys::PageSetChecksumInplace(page.as_mut_ptr().cast(), block) };
+        checksum::set(page, block);
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! No PostgreSQL, no I/O, no clock, no globals.
 
 pub mod cache;
+pub mod checksum;
 pub mod engine;
 #[cfg(test)]
 mod engine_model;

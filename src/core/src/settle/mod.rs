@@ -34,6 +34,7 @@
 //!   before the server was upgraded, so they are in no cut's set.
 //! * `pd_checksum` is the caller's, who knows the block's number.
 
+pub mod hints;
 mod inflight;
 mod page;
 #[cfg(test)]
@@ -81,6 +82,21 @@ impl fmt::Display for SettleError {
 }
 
 impl std::error::Error for SettleError {}
+
+/// Whether a page may hold anything to settle: what nearly all pages do not.
+pub fn concerns(page: &[u8], cut: &InFlight, oldest_multi: u32) -> bool {
+    !cut.is_empty()
+        && is_heap_page(page)
+        && tuples(page).any(|at| {
+            let xmax = get_u32(page, at + T_XMAX);
+            let ended = if get_u16(page, at + T_INFOMASK) & HEAP_XMAX_IS_MULTI == 0 {
+                cut.precedes_all(xmax)
+            } else {
+                multi_precedes(xmax, oldest_multi)
+            };
+            !ended || !cut.precedes_all(get_u32(page, at + T_XMIN))
+        })
+}
 
 /// Settles a heap page as of a cut, and tells whether any byte changed.
 ///

@@ -12,22 +12,22 @@ const ENDED: u32 = 899;
 
 /// The page's tuples, 32 bytes each, from the end of the page downwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Tuple {
-    xmin: u32,
-    xmax: u32,
-    infomask: u16,
-    infomask2: u16,
+pub struct Tuple {
+    pub xmin: u32,
+    pub xmax: u32,
+    pub infomask: u16,
+    pub infomask2: u16,
 }
 
 impl Tuple {
-    fn inserted(xmin: u32, infomask: u16) -> Self {
+    pub fn inserted(xmin: u32, infomask: u16) -> Self {
         Self {
             xmin,
             infomask: infomask | HEAP_XMAX_INVALID,
             ..Self::default()
         }
     }
-    fn with_xmax(xmax: u32, infomask: u16) -> Self {
+    pub fn with_xmax(xmax: u32, infomask: u16) -> Self {
         Self {
             xmin: 10,
             xmax,
@@ -36,14 +36,14 @@ impl Tuple {
         }
     }
     /// What is left of `with_xmax` when the xmax goes.
-    fn live() -> Self {
+    pub fn live() -> Self {
         Self::with_xmax(0, HEAP_XMAX_INVALID)
     }
 }
 
 const SLOT: usize = 32;
 
-fn build(tuples: &[Tuple]) -> Vec<u8> {
+pub fn build(tuples: &[Tuple]) -> Vec<u8> {
     let mut page = vec![0xa5; PAGE_SIZE];
     let upper = PAGE_SIZE - tuples.len() * SLOT;
     page[..PAGE_HEADER].fill(0);
@@ -64,6 +64,17 @@ fn build(tuples: &[Tuple]) -> Vec<u8> {
         put_u16(&mut page, at + T_INFOMASK2, tuple.infomask2);
     }
     page
+}
+
+/// The nth tuple of such a page.
+pub fn tuple_of(page: &[u8], n: usize) -> Tuple {
+    let at = PAGE_SIZE - (n + 1) * SLOT;
+    Tuple {
+        xmin: get_u32(page, at + T_XMIN),
+        xmax: get_u32(page, at + T_XMAX),
+        infomask: get_u16(page, at + T_INFOMASK),
+        infomask2: get_u16(page, at + T_INFOMASK2),
+    }
 }
 
 fn put_line(page: &mut [u8], n: usize, offset: usize, flags: u32, len: u32) {
@@ -105,15 +116,10 @@ fn cut() -> InFlight {
 fn settle_one(before: Tuple, multis: &mut Model) -> Tuple {
     let mut page = build(&[before]);
     let changed = settle_page(&mut page, &cut(), OLDEST_MULTI, multis).unwrap();
-    let at = PAGE_SIZE - SLOT;
-    let after = Tuple {
-        xmin: get_u32(&page, at + T_XMIN),
-        xmax: get_u32(&page, at + T_XMAX),
-        infomask: get_u16(&page, at + T_INFOMASK),
-        infomask2: get_u16(&page, at + T_INFOMASK2),
-    };
+    let after = tuple_of(&page, 0);
     assert_eq!(page, build(&[after]));
     assert_eq!(changed, before != after);
+    assert!(!changed || concerns(&build(&[before]), &cut(), OLDEST_MULTI));
     assert!(!settle_page(&mut page, &cut(), OLDEST_MULTI, multis).unwrap());
     after
 }

@@ -1,0 +1,41 @@
+//! Whether a page is what was written, and saying so, where it is asked for each page that is read.
+
+use pg_fork_core::checksum;
+use pg_fork_core::types::{Block, Page};
+use pgrx::pg_sys;
+
+/// Whether a page with a sane header has the right checksum, if the cluster has them.
+pub fn is_right(page: &Page, block: Block) -> bool {
+    if !are_used() || checksum::stored(page) == of(page, block) {
+        return true;
+    }
+    // Or the wrong one, and the session ignores that (bufpage.c).
+    super::disk::is_verified(page, block)
+}
+
+/// Gives the page the right one.
+pub fn set(page: &mut Page, block: Block) {
+    if are_used() {
+        checksum::store(page, of(page, block));
+    }
+}
+
+fn are_used() -> bool {
+    // SAFETY: reads the control file's copy in memory.
+    unsafe { pg_sys::DataChecksumsEnabled() }
+}
+
+fn of(page: &Page, block: Block) -> u16 {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has what the function is compiled for.
+        return unsafe { of_avx2(page, block) };
+    }
+    checksum::of(page, block)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn of_avx2(page: &Page, block: Block) -> u16 {
+    checksum::of(page, block)
+}
