@@ -30,7 +30,7 @@ pub fn ensure(fork: &Slot) -> u32 {
     let mut base = Slot::empty();
     (base.used, base.state) = (Use::Base, ForkState::Ready);
     (base.oid, base.twin, base.source, base.layer) = (oid, fork.oid, fork.source, fork.layer);
-    (base.tablespace, base.space) = (fork.tablespace, registry::new_space());
+    (base.tablespace, base.space) = (fork.tablespace, registry::new_empty_space());
     (base.seq, base.cut_lsn, base.cut_time) = (fork.seq, fork.cut_lsn, fork.cut_time);
     let placed = registry::change(|table| {
         let now = table.view().get(fork.oid).copied();

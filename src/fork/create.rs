@@ -63,7 +63,7 @@ fn reserve(source: &catalog::Source, oid: u32, wanted: Option<&str>) -> String {
     slot.used = Use::Fork;
     slot.state = ForkState::Creating;
     slot.marked = 1;
-    slot.space = registry::new_space();
+    slot.space = registry::new_empty_space();
     (slot.oid, slot.source, slot.tablespace) = (oid, source.oid, source.tablespace);
     // Names that are taken cost a look each: begin where they are likely to end.
     let mut number = registry::forks_of(source.oid).len() as u64 + 1;

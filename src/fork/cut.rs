@@ -454,7 +454,7 @@ fn attempt(
     let copied = copied.ok_or(Failed::TooLong { pages: dirty.len() })?;
     stop_point::at("cut-captured");
     let mut layer = new_layer(oid, source);
-    (layer.space, layer.captured) = (registry::new_space(), copied.len() as u32);
+    (layer.space, layer.captured) = (registry::new_empty_space(), copied.len() as u32);
     // SAFETY: plain reads of the server's state.
     unsafe {
         layer.cut_lsn = pg_sys::GetXLogInsertRecPtr();

@@ -12,6 +12,7 @@ pub mod view;
 
 use crate::guc;
 use pg_fork_core::cache::PageMapCache;
+use pg_fork_core::filter::MapFilter;
 use pg_fork_core::table::{bucket_count, Head, Row};
 use pgrx::pg_sys;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -53,6 +54,7 @@ static BUCKETS: AtomicPtr<u32> = AtomicPtr::new(std::ptr::null_mut());
 static ROWS: AtomicPtr<Row<registry::Slot>> = AtomicPtr::new(std::ptr::null_mut());
 static STOPPED: AtomicPtr<AtomicBool> = AtomicPtr::new(std::ptr::null_mut());
 static MAP: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
+static FILTER: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
 
 /// The region, if it is there: never in a process that runs before the startup hook did.
 pub fn shared() -> Option<&'static Shared> {
@@ -107,6 +109,19 @@ pub fn page_map() -> PageMapCache<'static> {
     })
 }
 
+/// Which forks and layers surely have no map of a relation.
+pub fn map_filter() -> MapFilter<'static> {
+    // SAFETY: as above.
+    MapFilter::new(unsafe {
+        std::slice::from_raw_parts(FILTER.load(Ordering::Relaxed), filter_words())
+    })
+}
+
+/// Twice as many places as slots: numbers of spaces that live long are in the way of newer ones.
+fn filter_words() -> usize {
+    MapFilter::words(slot_count() * 2)
+}
+
 fn map_words() -> usize {
     (guc::PAGE_MAP_MEMORY.get() as usize * 1024 / 4).max(PageMapCache::min_words())
 }
@@ -129,6 +144,7 @@ fn size() -> usize {
         + slot_count() * size_of::<Row<registry::Slot>>()
         + processes()
         + map_words() * 4
+        + filter_words() * 4
         + 1024
 }
 
@@ -175,6 +191,7 @@ pub fn attach() {
         ROWS.store(rows.cast(), Ordering::Relaxed);
         STOPPED.store(carve(processes()).cast(), Ordering::Relaxed);
         MAP.store(carve(map_words() * 4).cast(), Ordering::Relaxed);
+        FILTER.store(carve(filter_words() * 4).cast(), Ordering::Relaxed);
         pg_sys::LWLockRelease(lock);
         if !found {
             // What this process saw of the registry before a crash must not be taken for what is in it

@@ -5,7 +5,7 @@
 //! therefore never older than the file.
 
 use super::stats::{self, Often};
-use super::{page_map, shared};
+use super::{map_filter, page_map, shared};
 use crate::fork::files::MAP_SEGMENT;
 use crate::pg::lwlock::{hold, Held, Which};
 use crate::smgr::{handles, sync};
@@ -105,6 +105,9 @@ fn read_state(oid: u32, rel: RelFork) -> io::Result<Option<MapState>> {
 
 /// What the map says of the relation fork; `None`: nothing.
 pub fn state(oid: u32, space: Space, rel: RelFork) -> io::Result<Option<MapState>> {
+    if map_filter().has_none(space, rel) {
+        return Ok(None);
+    }
     let key = Key::header(space, rel);
     if let Some(payload) = page_map().lookup(&key) {
         stats::count_often(Often::MapHits);
@@ -112,11 +115,14 @@ pub fn state(oid: u32, space: Space, rel: RelFork) -> io::Result<Option<MapState
     }
     stats::count_often(Often::MapMisses);
     let _held = lock(&key);
-    load_state(&key, oid, rel)
+    load_state(&key, oid, space, rel)
 }
 
 /// Under the lock: the state as cached, or from the file, then cached.
-fn load_state(key: &Key, oid: u32, rel: RelFork) -> io::Result<Option<MapState>> {
+fn load_state(key: &Key, oid: u32, space: Space, rel: RelFork) -> io::Result<Option<MapState>> {
+    if map_filter().has_none(space, rel) {
+        return Ok(None);
+    }
     if let Some(payload) = page_map().lookup(key) {
         return Ok(unpack(&payload));
     }
@@ -129,8 +135,10 @@ fn load_state(key: &Key, oid: u32, rel: RelFork) -> io::Result<Option<MapState>>
 pub fn remember_untouched(oid: u32, space: Space, rel: RelFork, state: MapState) -> io::Result<()> {
     let key = Key::header(space, rel);
     let _held = lock(&key);
-    if load_state(&key, oid, rel)?.is_none() {
+    if load_state(&key, oid, space, rel)?.is_none() {
         page_map().put(&key, &pack(Some(state)));
+        // So that it is looked for.
+        map_filter().note(space, rel);
     }
     Ok(())
 }
@@ -145,18 +153,24 @@ pub fn set_state(
 ) -> io::Result<MapState> {
     let key = Key::header(space, rel);
     let _held = lock(&key);
-    let old = load_state(&key, oid, rel)?;
+    let old = load_state(&key, oid, space, rel)?;
     if let (Some(old), false) = (old, replace) {
         if !matches!(old, MapState::Untouched { .. } | MapState::Private) {
             return Ok(old);
         }
     }
+    map_filter().note(space, rel);
     if let Some(bytes) = map::encode(new) {
         write_at(oid, rel, 0, &bytes)?;
     }
     page_map().put(&key, &pack(Some(new)));
     changed();
     Ok(new)
+}
+
+/// A map of the relation is about to come by a rename or a link: from now on it is looked for.
+pub fn expect(space: Space, rel: RelFork) {
+    map_filter().note(space, rel);
 }
 
 /// Forgets the state of a map whose file is gone or was put in place by a rename.

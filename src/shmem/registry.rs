@@ -169,6 +169,13 @@ pub fn generation() -> u64 {
     super::shared().map_or(0, |shared| shared.generation.load(Ordering::SeqCst))
 }
 
+/// As [`new_space`], for a folder that has no page map yet.
+pub fn new_empty_space() -> u32 {
+    let space = new_space();
+    super::map_filter().begin(space);
+    space
+}
+
 /// A number for the page-map cache that was never used since the server's start.
 pub fn new_space() -> u32 {
     super::shared().map_or(0, |shared| {

@@ -148,6 +148,7 @@ impl Host for Server {
         ensure_dir(layer.oid, rel.spc)?;
         if with_map {
             // First the map, because a handed-over file without one is taken for whole.
+            pagemap::expect(layer.space, handed);
             move_segment(db, layer.oid, rel, MAP_SEGMENT)?;
             pagemap::forget_state(layer.space, handed);
         }
@@ -188,6 +189,7 @@ impl Host for Server {
                 }
             }
             stop_point::at("merge-files");
+            pagemap::expect(into.space, *rel);
             share_file(from.oid, into.oid, *rel, MAP_SEGMENT)?;
             pagemap::forget_state(into.space, *rel);
         }

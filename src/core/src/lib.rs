@@ -8,6 +8,7 @@ pub mod checksum;
 pub mod engine;
 #[cfg(test)]
 mod engine_model;
+pub mod filter;
 pub mod format;
 pub mod names;
 pub mod pages;
