@@ -8,8 +8,6 @@ TEST_PACKAGES := pgbouncer python3 python3-psycopg2 nodejs bzip2 xz-utils xfspro
 NODE_CLIENTS := target/node
 export NODE_PATH := $(CURDIR)/$(NODE_CLIENTS)/node_modules
 HAS_NODE_PG := node -e "require('pg')" 2>/dev/null
-# Two at a time: each test has a server of its own.
-CLUSTER_TESTS := $(patsubst tests/tests/%.rs,--test %,$(wildcard tests/tests/*.rs))
 NO_CLUSTER := /etc/postgresql-common/createcluster.d/pg_fork.conf
 POLICY := /usr/sbin/policy-rc.d
 # `dpkg -s` also knows packages that were removed.
@@ -47,7 +45,7 @@ lint: deps
 # The pure core without a server, then real servers, of a private copy of PostgreSQL.
 test: test-deps
 	cargo test -p pg_fork_core --lib
-	tests/with-private-postgresql cargo test -p pg_fork_tests --bin bench $(CLUSTER_TESTS) -- --test-threads 2
+	tests/with-private-postgresql tests/run-cluster-tests
 
 # Kill -9 at random moments, and random steps against twins, as long as asked.
 ROUNDS ?= 200

@@ -56,6 +56,20 @@ pub fn database_oid(name: &str) -> Option<u32> {
     (oid != pg_sys::InvalidOid).then(|| oid.to_u32())
 }
 
+fn database_row(oid: u32) -> Option<pg_sys::FormData_pg_database> {
+    let mut row = None;
+    Catalog::open(DATABASE_RELATION).each(DATABASE_OID_INDEX, 1, oid, |found| {
+        // SAFETY: pg_database.
+        row = Some(*unsafe { found.fixed::<pg_sys::FormData_pg_database>() });
+    });
+    row
+}
+
+fn is_named(row: &pg_sys::FormData_pg_database, name: &str) -> bool {
+    let bytes = row.datname.data.iter().map(|byte| *byte as u8);
+    bytes.take_while(|byte| *byte != 0).eq(name.bytes())
+}
+
 /// Finds the source and holds it against DROP and ALTER DATABASE until the transaction's end.
 ///
 /// Raises 3D000 if there is none, 42501 without CONNECT on it, or if it allows no connections and
@@ -68,7 +82,7 @@ pub fn find_source(name: &str) -> Source {
             format!("database \"{name}\" does not exist")
         );
     };
-    let oid = loop {
+    let (oid, row) = loop {
         let oid = database_oid(name).unwrap_or_else(|| unknown());
         // A weak lock: it must not keep anyone from connecting (D11).
         // SAFETY: released at the transaction's end.
@@ -80,8 +94,8 @@ pub fn find_source(name: &str) -> Source {
                 pg_sys::AccessShareLock as i32,
             );
         }
-        if database_oid(name) == Some(oid) {
-            break oid;
+        if let Some(row) = database_row(oid).filter(|row| is_named(row, name)) {
+            break (oid, row);
         }
         // SAFETY: taken above. Renamed or dropped while we waited: look again.
         unsafe {
@@ -93,12 +107,6 @@ pub fn find_source(name: &str) -> Source {
             );
         }
     };
-    let mut row = None;
-    Catalog::open(DATABASE_RELATION).each(DATABASE_OID_INDEX, 1, oid, |found| {
-        // SAFETY: pg_database.
-        row = Some(*unsafe { found.fixed::<pg_sys::FormData_pg_database>() });
-    });
-    let Some(row) = row else { unknown() };
     if row.datconnlimit == pg_sys::DATCONNLIMIT_INVALID_DB {
         ErrorReport::new(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

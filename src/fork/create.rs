@@ -66,7 +66,7 @@ fn reserve(source: &catalog::Source, oid: u32, wanted: Option<&str>) -> String {
     slot.space = registry::new_empty_space();
     (slot.oid, slot.source, slot.tablespace) = (oid, source.oid, source.tablespace);
     // Names that are taken cost a look each: begin where they are likely to end.
-    let mut number = registry::forks_of(source.oid).len() as u64 + 1;
+    let mut number = registry::count_forks_of(source.oid) as u64 + 1;
     loop {
         let name = match wanted {
             Some(name) => name.to_string(),
@@ -81,8 +81,6 @@ fn reserve(source: &catalog::Source, oid: u32, wanted: Option<&str>) -> String {
         }
         slot.set_name(&name);
         let placed = registry::touch(|table| {
-            let view = table.view();
-            let forks = || view.iter().filter(|slot| slot.is_fork());
             // A row that commits at this moment may not be seen yet, but its slot is. For a name of our
             // own choice a fork that was renamed since only costs a number.
             let in_the_way = |slot: &Slot| match slot.state {
@@ -90,11 +88,14 @@ fn reserve(source: &catalog::Source, oid: u32, wanted: Option<&str>) -> String {
                 ForkState::Dropping => false,
                 _ => wanted.is_none(),
             };
-            if forks().any(|slot| in_the_way(slot) && slot.name() == name) {
-                return None;
+            let mut live = 0;
+            for slot in table.view().iter().filter(|slot| slot.is_fork()) {
+                if in_the_way(slot) && slot.is_named(&name) {
+                    return None;
+                }
+                live += usize::from(slot.state != ForkState::Dropping);
             }
-            let live = forks().filter(|slot| slot.state != ForkState::Dropping);
-            if live.count() >= guc::MAX_FORKS.get() as usize {
+            if live >= guc::MAX_FORKS.get() as usize {
                 return Some(false);
             }
             Some(table.insert(slot))

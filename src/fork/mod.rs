@@ -1,5 +1,6 @@
 //! A fork's life: the cut, its creation, its drop, and the files and catalog rows of it.
 
+mod attempt;
 pub mod base;
 pub mod capture;
 pub mod catalog;

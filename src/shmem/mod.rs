@@ -34,6 +34,8 @@ pub struct Shared {
     pub hand_overs: [AtomicU32; 2],
     /// Changes whenever a page map says something new.
     pub map_changes: AtomicU64,
+    /// Changes whenever a page map's state does, not its bits.
+    pub state_changes: AtomicU64,
     /// The database that is being cut, or 0 (D4).
     pub cut_db: AtomicU32,
     /// Set while the worker is asked to clean up.

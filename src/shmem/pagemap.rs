@@ -15,6 +15,7 @@ use pg_fork_core::cache::{
 use pg_fork_core::format::map;
 use pg_fork_core::summary::{Bits, Summary};
 use pg_fork_core::types::{Block, MapState, RelFork, Space};
+use std::cell::Cell;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
@@ -55,6 +56,40 @@ fn unpack(payload: &Payload) -> Option<MapState> {
 /// How often any map said something new ([`pg_fork_core::engine::Host::changes`]).
 pub fn changes() -> u64 {
     shared().map_or(0, |shared| shared.map_changes.load(Ordering::SeqCst))
+}
+
+/// A map says something new of its relation as a whole, and all processes see it.
+fn state_changed() {
+    if let Some(shared) = shared() {
+        // First what may be remembered, because all must see it before the other.
+        shared.state_changes.fetch_add(1, Ordering::SeqCst);
+    }
+    changed();
+}
+
+/// A state as this process saw it last, for as long as no map's state changes: it is asked for with each
+/// block, and changes but once or twice.
+#[derive(Clone, Copy)]
+struct Seen {
+    space: Space,
+    rel: RelFork,
+    changes: u64,
+    state: MapState,
+}
+
+const PLACES: usize = 64;
+
+thread_local! {
+    static SEEN: [Cell<Option<Seen>>; PLACES] = const { [const { Cell::new(None) }; PLACES] };
+}
+
+fn place(space: Space, rel: RelFork) -> usize {
+    let number = space.wrapping_mul(31) ^ rel.rel ^ u32::from(rel.fork) << 4;
+    number as usize % PLACES
+}
+
+fn state_changes() -> u64 {
+    shared().map_or(0, |shared| shared.state_changes.load(Ordering::SeqCst))
 }
 
 /// A map says something new, and all processes see it.
@@ -108,6 +143,30 @@ pub fn state(oid: u32, space: Space, rel: RelFork) -> io::Result<Option<MapState
     if map_filter().has_none(space, rel) {
         return Ok(None);
     }
+    // Before the look: what changes meanwhile is not remembered for long.
+    let changes = state_changes();
+    let place = place(space, rel);
+    let seen = SEEN.with(|seen| seen[place].get());
+    if let Some(seen) =
+        seen.filter(|seen| seen.changes == changes && seen.space == space && seen.rel == rel)
+    {
+        stats::count_often(Often::MapHits);
+        return Ok(Some(seen.state));
+    }
+    let state = look_up_state(oid, space, rel)?;
+    if let Some(state) = state {
+        let seen = Seen {
+            space,
+            rel,
+            changes,
+            state,
+        };
+        SEEN.with(|all| all[place].set(Some(seen)));
+    }
+    Ok(state)
+}
+
+fn look_up_state(oid: u32, space: Space, rel: RelFork) -> io::Result<Option<MapState>> {
     let key = Key::header(space, rel);
     if let Some(payload) = page_map().lookup(&key) {
         stats::count_often(Often::MapHits);
@@ -164,7 +223,7 @@ pub fn set_state(
         write_at(oid, rel, 0, &bytes)?;
     }
     page_map().put(&key, &pack(Some(new)));
-    changed();
+    state_changed();
     Ok(new)
 }
 
@@ -178,7 +237,7 @@ pub fn forget_state(space: Space, rel: RelFork) {
     let key = Key::header(space, rel);
     let _held = lock(&key);
     page_map().remove(&key);
-    changed();
+    state_changed();
 }
 
 fn load_chunk(key: &Key, oid: u32, rel: RelFork, block: Block) -> io::Result<Payload> {

@@ -109,6 +109,11 @@ impl Slot {
         text(&self.name)
     }
 
+    pub fn is_named(&self, name: &str) -> bool {
+        let rest = self.name.strip_prefix(name.as_bytes());
+        rest.is_some_and(|rest| rest.first().is_none_or(|byte| *byte == 0))
+    }
+
     pub fn set_name(&mut self, name: &str) {
         put_text(&mut self.name, name);
     }
@@ -195,10 +200,18 @@ pub fn fork(oid: u32) -> Option<Slot> {
     slot(oid).filter(Slot::is_fork)
 }
 
+fn is_live(slot: &&Slot) -> bool {
+    slot.is_fork() && slot.state != ForkState::Dropping
+}
+
 /// The live forks taken from this database, those being created included.
 pub fn forks_of(source: u32) -> Vec<Slot> {
-    let counts = |slot: &&Slot| slot.is_fork() && slot.state != ForkState::Dropping;
-    read(|table| table.group(source).filter(counts).copied().collect())
+    read(|table| table.group(source).filter(is_live).copied().collect())
+}
+
+/// How many there are.
+pub fn count_forks_of(source: u32) -> usize {
+    read(|table| table.group(source).filter(is_live).count())
 }
 
 /// All live forks, each with its depth: a fork of a plain database has depth 1.

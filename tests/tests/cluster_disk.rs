@@ -135,9 +135,10 @@ fn below_the_floor_the_largest_forks_end() {
     let cluster = Cluster::new("pg_fork.min_free_disk = 0");
     cluster.sql("postgres", "CREATE DATABASE prod");
     cluster.must("pgbench", &["-qi", "-s", "2", "prod"]);
+    // Pages that a cut captures are storage, too.
     cluster.sql(
         "postgres",
-        "SELECT fork_create('prod', 'small'); SELECT fork_create('prod', 'large')",
+        "CHECKPOINT; SELECT fork_create('prod', 'small'); SELECT fork_create('prod', 'large')",
     );
     cluster.sql("large", "CREATE TABLE big AS SELECT repeat('x', 1000) AS t FROM generate_series(1, 20000); CHECKPOINT");
     let before = cluster.sql(
