@@ -3,8 +3,8 @@
 use crate::remote::{Call, Failure, Side};
 use crate::shmem::registry::{self, Slot};
 use crate::shmem::view::{self, Role};
+use crate::smgr::failure;
 use crate::smgr::host::Server;
-use crate::smgr::ops;
 use pg_fork_core::engine::{current_len, fork_state, locate_inherited, Host};
 use pg_fork_core::topology::Node;
 use pg_fork_core::types::{Block, MapState, RelFork};
@@ -85,7 +85,7 @@ fn count(oid: u32, rel: RelFork) -> Option<Count> {
         })
     });
     counted.unwrap_or_else(|error| {
-        pgrx::error!("could not read a page map: {}", ops::describe(&error))
+        pgrx::error!("could not read a page map: {}", failure::describe(&error))
     })
 }
 

@@ -4,7 +4,7 @@ use crate::fork::files;
 use crate::pg::disk;
 use crate::shmem::view::{self, Role};
 use crate::smgr::host::Server;
-use crate::smgr::{ops, sizes};
+use crate::smgr::{failure, reads, sizes};
 use pg_fork_core::engine::{current_len, fork_state, FileOf, Host};
 use pg_fork_core::topology::Node;
 use pg_fork_core::types::{Block, MapState, RelFork, PAGE_SIZE};
@@ -63,7 +63,7 @@ fn check_relation(oid: u32, node: &Node, rel: RelFork, findings: &mut Vec<Findin
     {
         Ok((Some(len), state)) => (len, state),
         Ok((None, _)) => return,
-        Err(error) => return found(None, ops::describe(&error)),
+        Err(error) => return found(None, failure::describe(&error)),
     };
     if let MapState::Own { inherited_len } = state {
         match check_map(oid, node, rel, inherited_len) {
@@ -79,8 +79,8 @@ fn check_relation(oid: u32, node: &Node, rel: RelFork, findings: &mut Vec<Findin
     for block in 0..len {
         pgrx::check_for_interrupts!();
         let mut read = || -> Option<String> {
-            match ops::read_now(oid, node, rel, block, &mut page) {
-                Err(error) => Some(ops::describe(&error)),
+            match reads::read_now(oid, node, rel, block, &mut page) {
+                Err(error) => Some(failure::describe(&error)),
                 Ok(()) if disk::is_verified(&page, block) => None,
                 Ok(()) => Some("the page is damaged: header or checksum".into()),
             }

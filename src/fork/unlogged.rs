@@ -7,7 +7,7 @@ use crate::fork::files;
 use crate::shmem::registry::{self, Slot};
 use crate::shmem::{pagemap, view};
 use crate::smgr::host::Server;
-use crate::smgr::{handles, ops};
+use crate::smgr::{failure, handles, reads};
 use pg_fork_core::engine::{current_len, EngineError, FileOf, Host};
 use pg_fork_core::types::{MapState, RelFork, PAGE_SIZE};
 use std::collections::BTreeSet;
@@ -20,7 +20,7 @@ pub fn reset_all() {
         if let Err(error) = reset(&fork) {
             let reason = format!(
                 "could not reset its unlogged tables: {}",
-                ops::describe(&error)
+                failure::describe(&error)
             );
             crate::shmem::load::invalidate(fork.oid, &reason);
         }
@@ -37,7 +37,7 @@ fn reset(fork: &Slot) -> Result<(), EngineError<io::Error>> {
         };
         let mut pages = vec![[0; PAGE_SIZE]; blocks as usize];
         for (block, page) in (0..).zip(&mut pages) {
-            ops::read_now(fork.oid, &node, init, block, page)?;
+            reads::read_now(fork.oid, &node, init, block, page)?;
         }
         for number in 0..3 {
             let rel = RelFork {

@@ -3,12 +3,15 @@
 
 pub mod callbacks;
 pub mod captured;
+pub mod failure;
 pub mod handles;
 pub mod hints;
 pub mod host;
 pub mod ops;
+pub mod reads;
 pub mod settle;
 pub mod sizes;
 pub mod stop;
 pub mod sync;
 pub mod table;
+pub mod truncate;

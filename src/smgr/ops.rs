@@ -12,34 +12,34 @@
 //! operation go on (D14, I7).
 #![allow(unsafe_code)] // passes smgr.c's arguments on to md.c
 
-use crate::fork::files::{self, SEGMENT_BLOCKS};
+pub use super::reads::{smgr_prefetch, smgr_read};
+pub use super::truncate::smgr_truncate;
+
+use crate::fork::files;
 use crate::hooks::tablespace;
-use crate::mount::watch;
 use crate::pg::{md, process};
-use crate::shmem::load::{invalidate, invalidate_forks_of};
-use crate::shmem::registry;
+use crate::shmem::load::invalidate;
 use crate::shmem::stats::{self, Often};
 use crate::shmem::view::{self, Role};
-use crate::smgr::host::{self, HandOver, Server};
-use crate::smgr::{handles, hints};
+use crate::smgr::failure::{for_forks, fork_failed, invalid, look_failed};
+use crate::smgr::handles;
+use crate::smgr::host::{HandOver, Server};
 use crate::stop_point;
-use pg_fork_core::engine::{self, EngineError, FileOf, Found, Host};
+use pg_fork_core::engine::{self, EngineError};
 use pg_fork_core::topology::Node;
-use pg_fork_core::types::{MapState, Page, RelFork, PAGE_SIZE};
+use pg_fork_core::types::{MapState, RelFork};
 use pgrx::pg_sys::{self, BlockNumber, ForkNumber, RelFileNodeBackend, SMgrRelation};
 use pgrx::prelude::*;
 use std::ffi::c_char;
 use std::fs::OpenOptions;
-use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::rc::Rc;
 
-type Fork = ForkNumber::Type;
-type Failure = EngineError<io::Error>;
+pub(super) type Fork = ForkNumber::Type;
 
 /// The database, the relation fork, and the database's role; plain for temporary relations.
 /// What replay is to pass over is a tombstone's.
-fn route(rnode: &RelFileNodeBackend, fork: Fork) -> (u32, RelFork, Role) {
+pub(super) fn route(rnode: &RelFileNodeBackend, fork: Fork) -> (u32, RelFork, Role) {
     let node = &rnode.node;
     let db = node.dbNode.to_u32();
     let rel = RelFork {
@@ -61,51 +61,6 @@ fn route(rnode: &RelFileNodeBackend, fork: Fork) -> (u32, RelFork, Role) {
     (db, rel, role)
 }
 
-pub fn describe(failure: &Failure) -> String {
-    match failure {
-        EngineError::Host(error) => error.to_string(),
-        EngineError::NoCut { parent, seq } => {
-            format!("cut {seq} of the database with OID {parent} is gone")
-        }
-        EngineError::NotFound { file, block } => {
-            format!(
-                "block {block} of relation {} is nowhere, last looked for with OID {}",
-                file.rel.rel, file.oid
-            )
-        }
-        EngineError::Newer {
-            file,
-            block,
-            lsn,
-            cut_lsn,
-        } => format!(
-            "block {block} of relation {} has LSN {:X}/{:X}, past the cut at {:X}/{:X}",
-            file.rel.rel,
-            lsn >> 32,
-            lsn & 0xFFFF_FFFF,
-            cut_lsn >> 32,
-            cut_lsn & 0xFFFF_FFFF
-        ),
-    }
-}
-
-/// A source's operation goes on, whatever became of its forks (I7).
-///
-/// What fails because the layer was removed since we looked for it hurts nobody: no fork needed it, and
-/// a cut taken meanwhile has its own layer, and has waited for this write or saved the block itself.
-fn for_forks<T>(db: u32, node: &Node, result: Result<T, Failure>) -> Option<T> {
-    match result {
-        Ok(value) => Some(value),
-        Err(failure) => {
-            let newest = node.layers.last().map(|layer| layer.oid);
-            if newest.is_none_or(|oid| registry::slot(oid).is_some_and(|slot| slot.is_layer())) {
-                invalidate_forks_of(db, &describe(&failure));
-            }
-            None
-        }
-    }
-}
-
 fn save_before_overwrite(db: u32, node: &Node, rel: RelFork, block: BlockNumber) {
     if !node.layers.is_empty() {
         let saved = for_forks(
@@ -125,61 +80,15 @@ fn note_before_extend(db: u32, node: &Node, rel: RelFork) {
     }
 }
 
-/// A fork's own operation failed. In its own session: an error. Elsewhere, or where an error would
-/// take the server down: the fork is invalid, and life goes on.
-fn fork_failed(db: u32, what: &str, failure: &Failure) {
-    if process::my_database() == db && !process::in_critical_section() {
-        raise(db, what, failure);
-    }
-    invalidate(db, &describe(failure));
-}
-
-/// The same where nothing is changed: who looks from another database is told too, and does the fork no
-/// harm. Replay goes on.
-fn look_failed(db: u32, what: &str, failure: &Failure) {
-    if !process::in_recovery() && !process::in_critical_section() {
-        raise(db, what, failure);
-    }
-    fork_failed(db, what, failure);
-}
-
-/// Raises 53100, 58030 or XX001; where the fork's data cannot be right any more it is invalid, too.
-fn raise(db: u32, what: &str, failure: &Failure) -> ! {
-    let reason = describe(failure);
-    if matches!(
-        failure,
-        EngineError::Newer { .. } | EngineError::NoCut { .. }
-    ) {
-        invalidate(db, &reason);
-    }
-    let code = match failure {
-        EngineError::Host(error) if error.kind() == io::ErrorKind::StorageFull => {
-            PgSqlErrorCode::ERRCODE_DISK_FULL
-        }
-        EngineError::Host(_) => PgSqlErrorCode::ERRCODE_IO_ERROR,
-        _ => PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
-    };
-    ereport!(ERROR, code, format!("could not {what} in a fork"), reason);
-}
-
-fn invalid(db: u32, reason: &str) -> ! {
-    ereport!(
-        ERROR,
-        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        format!("the fork with database OID {db} is invalid"),
-        format!("{reason}; drop it with fork_drop")
-    );
-}
-
 /// The fork's node, if the node is a fork's.
-fn fork_node(role: &Role) -> Option<&Rc<Node>> {
+pub(super) fn fork_node(role: &Role) -> Option<&Rc<Node>> {
     match role {
         Role::Node(node) if node.origin.is_some() => Some(node),
         _ => None,
     }
 }
 
-fn state_of(db: u32, node: &Node, rel: RelFork, what: &str) -> MapState {
+pub(super) fn state_of(db: u32, node: &Node, rel: RelFork, what: &str) -> MapState {
     match engine::fork_state(&Server, db, node, rel) {
         Ok(state) => state,
         Err(failure) => {
@@ -191,7 +100,7 @@ fn state_of(db: u32, node: &Node, rel: RelFork, what: &str) -> MapState {
 }
 
 /// Whether the relation's own first segment is there.
-unsafe fn own_file(reln: SMgrRelation, fork: Fork) -> bool {
+pub(super) unsafe fn own_file(reln: SMgrRelation, fork: Fork) -> bool {
     // SAFETY: smgr.c's own relation.
     unsafe { (*reln).md_num_open_segs[fork as usize] > 0 || md::mdexists(reln, fork) }
 }
@@ -441,147 +350,6 @@ unsafe fn write_own(
     }
 }
 
-/// Where a fork's block is read from.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Whence {
-    Private,
-    /// From where the fork was cut; `untouched`: so is all of the relation.
-    Inherited {
-        untouched: bool,
-    },
-}
-
-fn whence(db: u32, node: &Node, rel: RelFork, block: BlockNumber, what: &str) -> Whence {
-    match state_of(db, node, rel, what) {
-        MapState::Untouched { len } if block < len => Whence::Inherited { untouched: true },
-        MapState::Own { inherited_len } if block < inherited_len => {
-            match crate::shmem::pagemap::bit(db, node.space, rel, block) {
-                Ok(true) => Whence::Private,
-                Ok(false) => Whence::Inherited { untouched: false },
-                Err(error) => {
-                    look_failed(db, what, &EngineError::Host(error));
-                    Whence::Private
-                }
-            }
-        }
-        _ => Whence::Private,
-    }
-}
-
-pub unsafe fn smgr_read(reln: SMgrRelation, fork: Fork, block: BlockNumber, buffer: *mut c_char) {
-    // SAFETY: see smgr_create; the buffer is a page.
-    unsafe {
-        let (db, rel, role) = route(&(*reln).smgr_rnode, fork);
-        match &role {
-            Role::Tombstone => return black_hole_page(fork, block, buffer),
-            Role::Invalid(_) if process::in_recovery() => {
-                return black_hole_page(fork, block, buffer)
-            }
-            Role::Invalid(reason) => invalid(db, reason),
-            _ => {}
-        }
-        if let Some(node) = fork_node(&role) {
-            if let Whence::Inherited { untouched } = whence(db, node, rel, block, "read") {
-                let page = &mut *buffer.cast::<Page>();
-                match engine::read_inherited(&Server, node, rel, block, page) {
-                    Ok(from_layer) => {
-                        stats::count_often(if from_layer {
-                            Often::ReadLayer
-                        } else {
-                            Often::ReadInherited
-                        });
-                        hints::prepare(rel, block, page, untouched);
-                    }
-                    Err(failure) => {
-                        look_failed(db, "read", &failure);
-                        black_hole_page(fork, block, buffer);
-                    }
-                }
-                return;
-            }
-            stats::count_often(Often::ReadPrivate);
-        }
-        md::mdread(reln, fork, block, buffer);
-    }
-}
-
-/// Reads a fork's block as it is on disk now.
-pub fn read_now(
-    db: u32,
-    node: &Node,
-    rel: RelFork,
-    block: BlockNumber,
-    page: &mut Page,
-) -> Result<(), Failure> {
-    let inherited = match engine::fork_state(&Server, db, node, rel)? {
-        MapState::Untouched { .. } => true,
-        MapState::Own { inherited_len } if block < inherited_len => {
-            !Server.bit(db, node.space, rel, block)?
-        }
-        _ => false,
-    };
-    if inherited {
-        return engine::read_inherited(&Server, node, rel, block, page).map(drop);
-    }
-    let file = FileOf { oid: db, rel };
-    match Server.read_file(file, block, page)? {
-        Found::Page => Ok(()),
-        Found::Nothing => Err(EngineError::NotFound { file, block }),
-    }
-}
-
-/// A page that replay passes over: its LSN is past any record (xlogutils.c,
-/// `XLogReadBufferForRedoExtended`: `BLK_DONE`). So recovery needs no file of a dropped fork (D12).
-///
-/// Replay writes to free space maps without a look at the LSN (freespace.c,
-/// `XLogRecordPageWithFreeSpace`), and a page that is written out must have no such LSN (bufmgr.c,
-/// `FlushBuffer`): those, and visibility maps, are new pages, which replay may begin with.
-unsafe fn black_hole_page(fork: Fork, block: BlockNumber, buffer: *mut c_char) {
-    // SAFETY: the buffer is a page.
-    unsafe {
-        if matches!(
-            fork,
-            ForkNumber::FSM_FORKNUM | ForkNumber::VISIBILITYMAP_FORKNUM
-        ) {
-            std::ptr::write_bytes(buffer, 0, PAGE_SIZE);
-            return;
-        }
-        pg_sys::PageInit(buffer.cast(), PAGE_SIZE, 0);
-        std::ptr::write_bytes(buffer, 0xFF, 8);
-        pg_sys::PageSetChecksumInplace(buffer.cast(), block);
-    }
-}
-
-/// Asks for the block where it lies now. Whatever fails here will be told of by the read.
-fn prefetch_inherited(node: &Node, rel: RelFork, block: BlockNumber) {
-    if let Ok(Some((file, page))) = engine::locate_inherited(&Server, node, rel, block) {
-        let _ = host::prefetch(file, page);
-    }
-}
-
-pub unsafe fn smgr_prefetch(reln: SMgrRelation, fork: Fork, block: BlockNumber) -> bool {
-    // SAFETY: see smgr_create.
-    unsafe {
-        let (db, rel, role) = route(&(*reln).smgr_rnode, fork);
-        match &role {
-            Role::Tombstone | Role::Invalid(_) => return true,
-            _ => {}
-        }
-        if let Some(node) = fork_node(&role) {
-            if whence(db, node, rel, block, "prefetch") != Whence::Private {
-                prefetch_inherited(node, rel, block);
-                return true;
-            }
-        }
-        // ANALYZE asks for blocks of a mounted table's own file (analyze.c, `acquire_sample_rows`), which
-        // is empty: past a first segment that is not full md raises an error.
-        if watch::is_in_use() && (!md::mdexists(reln, fork) || md::mdnblocks(reln, fork) == 0) {
-            return true;
-        }
-        md::mdprefetch(reln, fork, block)
-    }
-}
-
 pub unsafe fn smgr_writeback(
     reln: SMgrRelation,
     fork: Fork,
@@ -625,85 +393,6 @@ pub unsafe fn smgr_nblocks(reln: SMgrRelation, fork: Fork) -> BlockNumber {
         }
         md::mdnblocks(reln, fork)
     }
-}
-
-/// A backend in a critical section (storage.c, `RelationTruncate`), or recovery.
-pub unsafe fn smgr_truncate(
-    reln: SMgrRelation,
-    fork: Fork,
-    old_blocks: BlockNumber,
-    blocks: BlockNumber,
-) {
-    // SAFETY: the error context is one of the few that give memory in a critical section (mcxt.c,
-    // `MemoryContextInit`). No error comes back from there.
-    unsafe {
-        let before = pg_sys::CurrentMemoryContext;
-        if process::in_critical_section() {
-            pg_sys::CurrentMemoryContext = pg_sys::ErrorContext;
-        }
-        truncate(reln, fork, old_blocks, blocks);
-        pg_sys::CurrentMemoryContext = before;
-    }
-}
-
-unsafe fn truncate(reln: SMgrRelation, fork: Fork, old_blocks: BlockNumber, blocks: BlockNumber) {
-    // SAFETY: see smgr_create.
-    unsafe {
-        let (db, rel, role) = route(&(*reln).smgr_rnode, fork);
-        match &role {
-            Role::Tombstone | Role::Invalid(_) => return,
-            Role::Node(node) if !node.layers.is_empty() => {
-                for_forks(
-                    db,
-                    node,
-                    engine::before_truncate(&Server, db, node, rel, blocks),
-                );
-            }
-            _ => {}
-        }
-        let Some(node) = fork_node(&role) else {
-            return md::mdtruncate(reln, fork, old_blocks, blocks);
-        };
-        let inherited = match engine::before_own_write(&Server, db, node, rel) {
-            Ok(len) => len,
-            Err(failure) => return fork_failed(db, "truncate", &failure),
-        };
-        if inherited > blocks {
-            // First the inherited length: blocks past it are the fork's own from now on.
-            let state = MapState::Own {
-                inherited_len: blocks,
-            };
-            if let Err(error) = crate::shmem::pagemap::set_state(db, node.space, rel, state, true) {
-                return fork_failed(db, "truncate", &EngineError::Host(error));
-            }
-        }
-        stop_point::at("truncate-state");
-        // Without a file of its own the state says it all. None is made here, because what fails in md
-        // is a PANIC (storage.c, `RelationTruncate`).
-        if !own_file(reln, fork) {
-            return;
-        }
-        let own = md::mdnblocks(reln, fork);
-        if own > blocks {
-            if let Err(error) = shorten(db, rel, own, blocks) {
-                return fork_failed(db, "truncate", &EngineError::Host(error));
-            }
-            md::mdtruncate(reln, fork, own, blocks);
-        }
-    }
-}
-
-/// Shortens a fork's own files. md does it again and finds nothing left that could fail.
-fn shorten(db: u32, rel: RelFork, own: BlockNumber, blocks: BlockNumber) -> io::Result<()> {
-    stop_point::io("truncate-file")?;
-    for segment in (blocks / SEGMENT_BLOCKS..=(own - 1) / SEGMENT_BLOCKS).rev() {
-        let keep = u64::from(blocks.saturating_sub(segment * SEGMENT_BLOCKS));
-        let file = OpenOptions::new()
-            .write(true)
-            .open(files::segment_path(db, rel, segment))?;
-        file.set_len(keep * PAGE_SIZE as u64)?;
-    }
-    Ok(())
 }
 
 pub unsafe fn smgr_immedsync(reln: SMgrRelation, fork: Fork) {

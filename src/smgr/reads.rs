@@ -1,0 +1,157 @@
+//! Reading: a fork's own block, or the one that it inherits.
+#![allow(unsafe_code)] // passes smgr.c's arguments on to md.c
+
+use crate::mount::watch;
+use crate::pg::{md, process};
+use crate::shmem::stats::{self, Often};
+use crate::shmem::view::Role;
+use crate::smgr::failure::{invalid, look_failed, Failure};
+use crate::smgr::hints;
+use crate::smgr::host::{self, Server};
+use crate::smgr::ops::{fork_node, route, state_of, Fork};
+use pg_fork_core::engine::{self, EngineError, FileOf, Found, Host};
+use pg_fork_core::topology::Node;
+use pg_fork_core::types::{MapState, Page, RelFork, PAGE_SIZE};
+use pgrx::pg_sys::{self, BlockNumber, ForkNumber, SMgrRelation};
+use std::ffi::c_char;
+
+/// Where a fork's block is read from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whence {
+    Private,
+    /// From where the fork was cut; `untouched`: so is all of the relation.
+    Inherited {
+        untouched: bool,
+    },
+}
+
+fn whence(db: u32, node: &Node, rel: RelFork, block: BlockNumber, what: &str) -> Whence {
+    match state_of(db, node, rel, what) {
+        MapState::Untouched { len } if block < len => Whence::Inherited { untouched: true },
+        MapState::Own { inherited_len } if block < inherited_len => {
+            match crate::shmem::pagemap::bit(db, node.space, rel, block) {
+                Ok(true) => Whence::Private,
+                Ok(false) => Whence::Inherited { untouched: false },
+                Err(error) => {
+                    look_failed(db, what, &EngineError::Host(error));
+                    Whence::Private
+                }
+            }
+        }
+        _ => Whence::Private,
+    }
+}
+
+pub unsafe fn smgr_read(reln: SMgrRelation, fork: Fork, block: BlockNumber, buffer: *mut c_char) {
+    // SAFETY: see smgr_create; the buffer is a page.
+    unsafe {
+        let (db, rel, role) = route(&(*reln).smgr_rnode, fork);
+        match &role {
+            Role::Tombstone => return black_hole_page(fork, block, buffer),
+            Role::Invalid(_) if process::in_recovery() => {
+                return black_hole_page(fork, block, buffer)
+            }
+            Role::Invalid(reason) => invalid(db, reason),
+            _ => {}
+        }
+        if let Some(node) = fork_node(&role) {
+            if let Whence::Inherited { untouched } = whence(db, node, rel, block, "read") {
+                let page = &mut *buffer.cast::<Page>();
+                match engine::read_inherited(&Server, node, rel, block, page) {
+                    Ok(from_layer) => {
+                        stats::count_often(if from_layer {
+                            Often::ReadLayer
+                        } else {
+                            Often::ReadInherited
+                        });
+                        hints::prepare(rel, block, page, untouched);
+                    }
+                    Err(failure) => {
+                        look_failed(db, "read", &failure);
+                        black_hole_page(fork, block, buffer);
+                    }
+                }
+                return;
+            }
+            stats::count_often(Often::ReadPrivate);
+        }
+        md::mdread(reln, fork, block, buffer);
+    }
+}
+
+/// Reads a fork's block as it is on disk now.
+pub fn read_now(
+    db: u32,
+    node: &Node,
+    rel: RelFork,
+    block: BlockNumber,
+    page: &mut Page,
+) -> Result<(), Failure> {
+    let inherited = match engine::fork_state(&Server, db, node, rel)? {
+        MapState::Untouched { .. } => true,
+        MapState::Own { inherited_len } if block < inherited_len => {
+            !Server.bit(db, node.space, rel, block)?
+        }
+        _ => false,
+    };
+    if inherited {
+        return engine::read_inherited(&Server, node, rel, block, page).map(drop);
+    }
+    let file = FileOf { oid: db, rel };
+    match Server.read_file(file, block, page)? {
+        Found::Page => Ok(()),
+        Found::Nothing => Err(EngineError::NotFound { file, block }),
+    }
+}
+
+/// A page that replay passes over: its LSN is past any record (xlogutils.c,
+/// `XLogReadBufferForRedoExtended`: `BLK_DONE`). So recovery needs no file of a dropped fork (D12).
+///
+/// Replay writes to free space maps without a look at the LSN (freespace.c,
+/// `XLogRecordPageWithFreeSpace`), and a page that is written out must have no such LSN (bufmgr.c,
+/// `FlushBuffer`): those, and visibility maps, are new pages, which replay may begin with.
+unsafe fn black_hole_page(fork: Fork, block: BlockNumber, buffer: *mut c_char) {
+    // SAFETY: the buffer is a page.
+    unsafe {
+        if matches!(
+            fork,
+            ForkNumber::FSM_FORKNUM | ForkNumber::VISIBILITYMAP_FORKNUM
+        ) {
+            std::ptr::write_bytes(buffer, 0, PAGE_SIZE);
+            return;
+        }
+        pg_sys::PageInit(buffer.cast(), PAGE_SIZE, 0);
+        std::ptr::write_bytes(buffer, 0xFF, 8);
+        pg_sys::PageSetChecksumInplace(buffer.cast(), block);
+    }
+}
+
+/// Asks for the block where it lies now. Whatever fails here will be told of by the read.
+fn prefetch_inherited(node: &Node, rel: RelFork, block: BlockNumber) {
+    if let Ok(Some((file, page))) = engine::locate_inherited(&Server, node, rel, block) {
+        let _ = host::prefetch(file, page);
+    }
+}
+
+pub unsafe fn smgr_prefetch(reln: SMgrRelation, fork: Fork, block: BlockNumber) -> bool {
+    // SAFETY: see smgr_create.
+    unsafe {
+        let (db, rel, role) = route(&(*reln).smgr_rnode, fork);
+        match &role {
+            Role::Tombstone | Role::Invalid(_) => return true,
+            _ => {}
+        }
+        if let Some(node) = fork_node(&role) {
+            if whence(db, node, rel, block, "prefetch") != Whence::Private {
+                prefetch_inherited(node, rel, block);
+                return true;
+            }
+        }
+        // ANALYZE asks for blocks of a mounted table's own file (analyze.c, `acquire_sample_rows`), which
+        // is empty: past a first segment that is not full md raises an error.
+        if watch::is_in_use() && (!md::mdexists(reln, fork) || md::mdnblocks(reln, fork) == 0) {
+            return true;
+        }
+        md::mdprefetch(reln, fork, block)
+    }
+}
