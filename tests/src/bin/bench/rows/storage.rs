@@ -4,6 +4,7 @@ use crate::bench::{self, Bench};
 use crate::line::{Line, Outcome};
 use crate::stats::Samples;
 use pg_fork_tests::Cluster;
+use postgres::Client;
 use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -78,6 +79,7 @@ pub fn run(bench: &Bench) -> Outcome {
     let changed = changed_since(cluster, &fork, &lsn);
     let private = of_fork(cluster, &fork) - empty;
     bench::drop_fork(&mut client, &fork);
+    let (read, fresh) = after_reading(cluster, &mut client);
     let single = |kb: f64| Samples::new(vec![kb]);
     let bytes = Samples::new(vec![private / 1024.0]);
     let result = private / (changed * PAGE);
@@ -95,8 +97,35 @@ pub fn run(bench: &Bench) -> Outcome {
         Line::of(update, bytes, result, "kB", "× the changed blocks")
             .beside(changed * PAGE / 1024.0)
             .at_most(1.1),
+        Line::of(
+            "after reading rows that no one has read",
+            single(read),
+            read,
+            "kB",
+            "kB",
+        )
+        .beside(fresh)
+        .at_most(64.0),
     ]
     .into()
+}
+
+/// What a fork takes more once a table is read whole in it whose rows bear no hint bits yet, and the table's
+/// size; in kB.
+fn after_reading(cluster: &Cluster, client: &mut Client) -> (f64, f64) {
+    cluster.sql(
+        "prod",
+        "CREATE TABLE fresh (v text) WITH (autovacuum_enabled = off); \
+         INSERT INTO fresh SELECT repeat('x', 100) FROM generate_series(1, 100000); CHECKPOINT",
+    );
+    let (_, fork) = bench::create(client, "prod");
+    let before = of_fork(cluster, &fork);
+    cluster.sql(&fork, "SELECT count(*) FROM fresh; CHECKPOINT");
+    let more = of_fork(cluster, &fork) - before;
+    bench::drop_fork(client, &fork);
+    let size = bench::number(cluster, "prod", "SELECT pg_table_size('fresh')");
+    cluster.sql("prod", "DROP TABLE fresh");
+    (more / 1024.0, size / 1024.0)
 }
 
 /// Bytes of one fork's own files, as the system stores them.
