@@ -289,7 +289,8 @@ pub(super) fn attempt(
 }
 
 /// The transactions in flight in the whole server, subtransactions and prepared ones included, and
-/// the next xid (procarray.c, `GetRunningTransactionData`).
+/// the next xid (procarray.c, `GetRunningTransactionData`). One that has committed, and waits for a standby
+/// before it says so, is not in flight: its subtransactions may not be listed.
 fn in_flight() -> (Vec<u32>, u32) {
     // SAFETY: the function returns with both locks held, for the caller to release; its result is a
     // static that only this process writes.
@@ -309,18 +310,23 @@ fn in_flight() -> (Vec<u32>, u32) {
             overflowed,
         )
     };
+    xids.retain(|xid| !is_committed(*xid));
     if overflowed {
         // D6: some subtransactions are not listed; all that is not marked committed now counts.
         let mut xid = oldest;
         while xid != next {
-            let mut lsn = 0;
-            // SAFETY: reads the commit log; nothing from the oldest running xid on is truncated.
-            let status = unsafe { pg_sys::TransactionIdGetStatus(xid.into(), &mut lsn) };
-            if status != pg_sys::TRANSACTION_STATUS_COMMITTED as i32 {
+            if !is_committed(xid) {
                 xids.push(xid);
             }
             xid = xid.wrapping_add(1).max(3);
         }
     }
     (xids, next)
+}
+
+fn is_committed(xid: u32) -> bool {
+    let mut lsn = 0;
+    // SAFETY: reads the commit log; nothing from the oldest running xid on is truncated.
+    let status = unsafe { pg_sys::TransactionIdGetStatus(xid.into(), &mut lsn) };
+    status == pg_sys::TRANSACTION_STATUS_COMMITTED as i32
 }

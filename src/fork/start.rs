@@ -6,8 +6,9 @@
 
 use crate::fork::{catalog, files, marks, pending, rows, unlogged};
 use crate::shmem::load::{self, invalidate};
+use crate::shmem::pagemap;
 use crate::shmem::registry::{self, ForkState};
-use crate::smgr::handles;
+use crate::smgr::{captured, handles, settle};
 use pg_fork_core::format::server::Server;
 use pgrx::pg_sys::{ControlFileData, DBState};
 use std::fs;
@@ -123,8 +124,11 @@ pub fn begin() {
     if !control.shut_down {
         unlogged::reset_all();
     }
-    // Its children must not inherit descriptors.
+    // Its children must not inherit descriptors, nor what is kept by the numbers of spaces.
     handles::forget_all();
+    captured::forget_all();
+    settle::forget_all();
+    pagemap::forget_seen();
 }
 
 /// A standby, or a server that recovers from an archive, has no forks: those on disk are of another

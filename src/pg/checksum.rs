@@ -4,13 +4,9 @@ use pg_fork_core::checksum;
 use pg_fork_core::types::{Block, Page};
 use pgrx::pg_sys;
 
-/// Whether a page with a sane header has the right checksum, if the cluster has them.
+/// Whether the page has the right checksum, if the cluster has them.
 pub fn is_right(page: &Page, block: Block) -> bool {
-    if !are_used() || checksum::stored(page) == of(page, block) {
-        return true;
-    }
-    // Or the wrong one, and the session ignores that (bufpage.c).
-    super::disk::is_verified(page, block)
+    !are_used() || checksum::stored(page) == of(page, block)
 }
 
 /// Gives the page the right one.

@@ -58,13 +58,26 @@ pub fn changes() -> u64 {
     shared().map_or(0, |shared| shared.map_changes.load(Ordering::SeqCst))
 }
 
-/// A map says something new of its relation as a whole, and all processes see it.
-fn state_changed() {
+/// Under the key's lock: a map says something new of its relation as a whole.
+///
+/// Nobody may see the new state while another still goes by the old one that it remembers: whoever sees it
+/// may write a block and set its bit, and who remembers looks for the block where it was. So first the old one
+/// goes, and who looks it up waits for the lock; second all forget it; third the new one comes.
+fn replace_state(key: &Key, new: Option<MapState>) {
+    page_map().remove(key);
     if let Some(shared) = shared() {
-        // First what may be remembered, because all must see it before the other.
         shared.state_changes.fetch_add(1, Ordering::SeqCst);
     }
+    if let Some(new) = new {
+        page_map().put(key, &pack(Some(new)));
+    }
     changed();
+}
+
+/// Forgets what this process remembers. In the postmaster, whose children inherit it: spaces are numbered anew
+/// after a crash.
+pub fn forget_seen() {
+    SEEN.with(|seen| seen.iter().for_each(|place| place.set(None)));
 }
 
 /// A state as this process saw it last, for as long as no map's state changes: it is asked for with each
@@ -222,8 +235,7 @@ pub fn set_state(
     if let Some(bytes) = map::encode(new) {
         write_at(oid, rel, 0, &bytes)?;
     }
-    page_map().put(&key, &pack(Some(new)));
-    state_changed();
+    replace_state(&key, Some(new));
     Ok(new)
 }
 
@@ -236,8 +248,7 @@ pub fn expect(space: Space, rel: RelFork) {
 pub fn forget_state(space: Space, rel: RelFork) {
     let key = Key::header(space, rel);
     let _held = lock(&key);
-    page_map().remove(&key);
-    state_changed();
+    replace_state(&key, None);
 }
 
 fn load_chunk(key: &Key, oid: u32, rel: RelFork, block: Block) -> io::Result<Payload> {

@@ -176,6 +176,8 @@ pub fn generation() -> u64 {
 
 /// As [`new_space`], for a folder that has no page map yet.
 pub fn new_empty_space() -> u32 {
+    // One after the other: whoever is late would clear what another that has the place by now has noted.
+    let _held = hold(Which::Registry, true);
     let space = new_space();
     super::map_filter().begin(space);
     space

@@ -19,6 +19,11 @@ thread_local! {
     static KNOWN: RefCell<Vec<(u32, Rc<Captured>)>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Forgets all indexes. In the postmaster, whose children inherit them: spaces are numbered anew after a crash.
+pub fn forget_all() {
+    KNOWN.with_borrow_mut(Vec::clear);
+}
+
 /// The page of the layer's file of captured pages that holds the block.
 pub fn find(layer: &Layer, rel: RelFork, block: Block) -> io::Result<Option<Block>> {
     let found = KNOWN.with_borrow(|known| {

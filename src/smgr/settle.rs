@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // calls into multixact.c and clog.c
 
 use crate::fork::files;
-use crate::pg::checksum;
+use crate::pg::{checksum, disk};
 use pg_fork_core::settle::{concerns, settle_page, InFlight, Multis, SettleError};
 use pg_fork_core::topology::Layer;
 use pg_fork_core::types::{Block, Page, RelFork};
@@ -20,6 +20,11 @@ struct Cut {
 
 thread_local! {
     static CUTS: RefCell<HashMap<u32, Rc<Cut>>> = RefCell::default();
+}
+
+/// Forgets all cuts: as [`super::captured::forget_all`].
+pub fn forget_all() {
+    CUTS.with_borrow_mut(HashMap::clear);
 }
 
 fn cut(layer: &Layer) -> io::Result<Rc<Cut>> {
@@ -48,13 +53,18 @@ pub fn settle(layer: &Layer, rel: RelFork, block: Block, page: &mut Page) -> io:
         return Ok(());
     }
     let cut = cut(layer)?;
-    // A page that is not what was written stays as it is, for its reader to be told so.
-    if !concerns(page, &cut.in_flight, cut.oldest_multi) || !checksum::is_right(page, block) {
+    if !concerns(page, &cut.in_flight, cut.oldest_multi) {
+        return Ok(());
+    }
+    // A page that is not what was written stays as it is, for its reader to be told so. If the session ignores
+    // that, it keeps the checksum that tells it.
+    let right = checksum::is_right(page, block);
+    if !right && !disk::is_verified(page, block) {
         return Ok(());
     }
     let changed = settle_page(page, &cut.in_flight, cut.oldest_multi, &mut Server)
         .map_err(|error| io::Error::other(error.to_string()))?;
-    if changed {
+    if changed && right {
         checksum::set(page, block);
     }
     Ok(())

@@ -196,3 +196,50 @@ fn what_is_written_out_first_takes_no_time_from_the_cut() {
     cluster.sql("postgres", twice);
     assert_eq!(cluster.sql("f", "SELECT sum(v) FROM t"), "18000");
 }
+
+/// What the postmaster has read of the forks of one life of the server is nothing to those of the next.
+#[test]
+fn a_crash_after_a_crash_mixes_nothing_up() {
+    let cluster = server();
+    cluster.sql(
+        "prod",
+        "CREATE UNLOGGED TABLE u (v int PRIMARY KEY); INSERT INTO u VALUES (1); CHECKPOINT",
+    );
+    let make = |names: [&'static str; 3], step: u32| {
+        names.map(|name| {
+            // The worker keeps a source's pages clean for two seconds after each cut.
+            std::thread::sleep(std::time::Duration::from_secs(3));
+            let before = captured(&cluster);
+            let part = name.as_bytes()[1] - b'0';
+            cluster.sql(
+                "prod",
+                &format!("UPDATE t SET v = v + {step} WHERE id % 4 = {part}"),
+            );
+            cluster.sql("postgres", &format!("SELECT fork_create('prod', '{name}')"));
+            assert!(
+                captured(&cluster) > before,
+                "nothing was captured for {name}"
+            );
+            (name, cluster.sql("prod", SUM))
+        })
+    };
+    make(["a1", "a2", "a3"], 1);
+    cluster.stop("immediate");
+    cluster.start();
+    cluster.sql("postgres", "SELECT fork_drop(name) FROM pg_forks");
+    cluster.wait_for_folders(0);
+    let made = make(["b1", "b2", "b3"], 100);
+    let mut victim = cluster.client("postgres");
+    let pid: i32 = victim
+        .query_one("SELECT pg_backend_pid()", &[])
+        .expect("a pid")
+        .get(0);
+    let killed = std::process::Command::new("kill")
+        .args(["-9", &pid.to_string()])
+        .status();
+    assert!(killed.is_ok_and(|status| status.success()));
+    cluster.wait_until_up();
+    for (fork, sum) in made {
+        assert_eq!(cluster.sql(fork, SUM), sum, "{fork}");
+    }
+}

@@ -258,3 +258,53 @@ fn reads_of_a_fork_go_on_while_the_source_drops_what_they_read() {
         }
     });
 }
+
+/// A transaction that has committed and waits for a standby is whole in a fork, also where another's
+/// subtransactions are too many to be listed.
+#[test]
+fn who_waits_for_a_standby_has_committed() {
+    let cluster = Cluster::new("synchronous_commit = local");
+    cluster.sql("postgres", "CREATE DATABASE prod");
+    cluster.sql("prod", "CREATE TABLE t (v int)");
+    let standbys = |names: &str| {
+        let sql = format!(
+            "ALTER SYSTEM SET synchronous_standby_names = '{names}'; SELECT pg_reload_conf()"
+        );
+        cluster.sql("postgres", &sql);
+    };
+    standbys("nobody");
+    let mut overflowed = cluster.client("postgres");
+    let savepoints = (0..70).map(|n| format!("SAVEPOINT s{n}; CREATE TEMP TABLE t{n} (v int);"));
+    let text = savepoints.collect::<String>();
+    overflowed
+        .batch_execute(&format!("BEGIN; {text}"))
+        .expect("begun");
+    let mut waits = cluster.spawn(
+        "psql",
+        &[
+            "-Xqd",
+            "prod",
+            "-c",
+            "SET synchronous_commit = on",
+            "-c",
+            "BEGIN",
+            "-c",
+            "INSERT INTO t VALUES (1)",
+            "-c",
+            "SAVEPOINT a",
+            "-c",
+            "INSERT INTO t VALUES (2)",
+            "-c",
+            "COMMIT",
+        ],
+    );
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    while cluster.sql("postgres", waiting) != "1" {}
+    cluster.sql("postgres", "SELECT fork_create('prod', 'f')");
+    // Until it says so no one's snapshot sees it.
+    assert_eq!(cluster.sql("f", "SELECT count(*) FROM t"), "0");
+    standbys("");
+    waits.wait().expect("psql ends");
+    assert_eq!(cluster.sql("f", "SELECT count(*) FROM t"), "2");
+    overflowed.batch_execute("ROLLBACK").expect("rolled back");
+}

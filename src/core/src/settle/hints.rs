@@ -12,7 +12,10 @@ use super::page::*;
 const FIRST_NORMAL_XID: u32 = 3;
 const HEAP_MOVED: u16 = 0xC000;
 const PD_PRUNE_XID: usize = 20;
-const PD_ALL_VISIBLE: u16 = 0x0004;
+const T_HOFF: usize = 22;
+const HEAP_NATTS_MASK: u16 = 0x07FF;
+/// `MaxTupleAttributeNumber`.
+const MAX_ATTRIBUTES: u16 = 1664;
 
 /// How transactions have ended.
 pub trait Outcomes {
@@ -26,10 +29,9 @@ pub struct Missing(());
 /// Whether a settled page does.
 pub fn missing(page: &[u8]) -> Option<Missing> {
     let found = is_heap_page(page)
-        && get_u16(page, PD_FLAGS) & PD_ALL_VISIBLE == 0
         && tuples(page).any(|at| {
             let infomask = get_u16(page, at + T_INFOMASK);
-            lacks_xmin(infomask) || lacks_xmax(infomask)
+            (lacks_xmin(infomask) || lacks_xmax(infomask)) && is_plausible(page, at)
         });
     found.then_some(Missing(()))
 }
@@ -42,9 +44,18 @@ pub fn set(page: &mut [u8], _: Missing, outcomes: &mut dyn Outcomes) -> bool {
         let Some(at) = tuple_at(page, line) else {
             continue;
         };
+        if !is_plausible(page, at) {
+            continue;
+        }
         let mut infomask = get_u16(page, at + T_INFOMASK);
         if lacks_xmin(infomask) {
-            match ended(get_u32(page, at + T_XMIN), outcomes) {
+            // Without a number: an insertion that was taken back (heapam.c, `heap_abort_speculative`).
+            let xmin = get_u32(page, at + T_XMIN);
+            match if xmin == 0 {
+                Some(false)
+            } else {
+                ended(xmin, outcomes)
+            } {
                 Some(true) => infomask |= HEAP_XMIN_COMMITTED,
                 Some(false) => infomask |= HEAP_XMIN_INVALID,
                 None => {}
@@ -73,6 +84,13 @@ pub fn clear_prunable(page: &mut [u8]) -> bool {
     prunable(page) && put_u32(page, PD_PRUNE_XID, 0)
 }
 
+/// Whether it can be a tuple's header: a page of something else without special space may look like a heap's.
+fn is_plausible(page: &[u8], at: usize) -> bool {
+    let hoff = usize::from(page[at + T_HOFF]);
+    let attributes = get_u16(page, at + T_INFOMASK2) & HEAP_NATTS_MASK;
+    hoff.is_multiple_of(8) && (24..=PAGE_SIZE - at).contains(&hoff) && attributes <= MAX_ATTRIBUTES
+}
+
 fn ended(xid: u32, outcomes: &mut dyn Outcomes) -> Option<bool> {
     match xid {
         0 => None,
@@ -95,7 +113,7 @@ fn lacks_xmax(infomask: u16) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{build, tuple_of, Tuple};
+    use super::super::tests::{build, tuple_of, Tuple, SLOT};
     use super::*;
 
     /// Odd transactions commit, even ones abort; those from 900 on are not known of.
@@ -131,9 +149,12 @@ mod tests {
             hinted(Tuple::inserted(12, 0)),
             Tuple::inserted(12, HEAP_XMIN_INVALID)
         );
-        for same in [Tuple::inserted(900, 0), Tuple::inserted(0, 0)] {
-            assert_eq!(hinted(same), same);
-        }
+        let unknown = Tuple::inserted(900, 0);
+        assert_eq!(hinted(unknown), unknown);
+        assert_eq!(
+            hinted(Tuple::inserted(0, 0)),
+            Tuple::inserted(0, HEAP_XMIN_INVALID)
+        );
         for special in [1, 2] {
             assert_eq!(
                 hinted(Tuple::inserted(special, 0)),
@@ -201,11 +222,16 @@ mod tests {
     }
 
     #[test]
-    fn an_all_visible_page_and_one_that_is_no_heap_page_are_not_looked_at() {
+    fn what_is_no_heap_page_is_not_looked_at() {
         let tuples = [Tuple::inserted(11, 0), Tuple::with_xmax(11, 0)];
         for spoil in [
-            |page: &mut [u8]| put_u16(page, PD_FLAGS, PD_ALL_VISIBLE),
             |page: &mut [u8]| put_u16(page, PD_SPECIAL, 8176),
+            |page: &mut [u8]| {
+                for slot in page.chunks_exact_mut(SLOT).rev().take(2) {
+                    slot[T_HOFF] = 25;
+                }
+                true
+            },
         ] {
             let mut page = build(&tuples);
             spoil(&mut page);

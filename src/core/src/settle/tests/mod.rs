@@ -41,7 +41,7 @@ impl Tuple {
     }
 }
 
-const SLOT: usize = 32;
+pub const SLOT: usize = 32;
 
 pub fn build(tuples: &[Tuple]) -> Vec<u8> {
     let mut page = vec![0xa5; PAGE_SIZE];
@@ -62,6 +62,7 @@ pub fn build(tuples: &[Tuple]) -> Vec<u8> {
         put_u32(&mut page, at + T_XMAX, tuple.xmax);
         put_u16(&mut page, at + T_INFOMASK, tuple.infomask);
         put_u16(&mut page, at + T_INFOMASK2, tuple.infomask2);
+        page[at + 22] = 24;
     }
     page
 }
