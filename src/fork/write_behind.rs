@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 /// How long after a cut.
 const WHILE: Duration = Duration::from_secs(2);
 /// Between two looks at a source.
-const PAUSE: Duration = Duration::from_millis(200);
-/// In a large pool a look may take this part of the worker's time.
-const PART: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(50);
+/// The parts of the worker's time that looks may take in a large pool, and writing where many pages are
+/// written to again and again.
+const LOOKS: u32 = 20;
+const WRITES: u32 = 5;
 /// So few dirty pages are left alone: some are written to all the time.
 const FEW: usize = 64;
 
@@ -36,14 +38,15 @@ pub fn run() {
     for source in due {
         let began = Instant::now();
         let dirty = pool::dirty(source);
-        let took = began.elapsed();
+        let looked = began.elapsed();
         if dirty.len() > FEW {
             // In a transaction, because its resource owner has the pins.
             BackgroundWorker::transaction(|| capture::write_out(&dirty, usize::MAX));
         }
+        let wrote = began.elapsed() - looked;
         SOURCES.with_borrow_mut(|sources| {
             if let Some((_, next)) = sources.get_mut(&source) {
-                *next = Instant::now() + PAUSE.max(took * PART);
+                *next = Instant::now() + PAUSE.max(looked * LOOKS).max(wrote * WRITES);
             }
         });
     }
