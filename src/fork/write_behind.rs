@@ -14,10 +14,8 @@ use std::time::{Duration, Instant};
 const WHILE: Duration = Duration::from_secs(2);
 /// Between two looks at a source.
 const PAUSE: Duration = Duration::from_millis(50);
-/// The parts of the worker's time that looks may take in a large pool, and writing where many pages are
-/// written to again and again.
-const LOOKS: u32 = 20;
-const WRITES: u32 = 5;
+/// The part of the worker's time that looks may take in a large pool.
+const PART: u32 = 20;
 /// So few dirty pages are left alone: some are written to all the time.
 const FEW: usize = 64;
 
@@ -46,7 +44,8 @@ pub fn run() {
         let wrote = began.elapsed() - looked;
         SOURCES.with_borrow_mut(|sources| {
             if let Some((_, next)) = sources.get_mut(&source) {
-                *next = Instant::now() + PAUSE.max(looked * LOOKS).max(wrote * WRITES);
+                // Where many pages are written to again and again, writing takes half the time.
+                *next = Instant::now() + PAUSE.max(looked * PART).max(wrote);
             }
         });
     }
