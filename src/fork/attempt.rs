@@ -192,6 +192,8 @@ pub(super) fn attempt(
     window: Duration,
 ) -> Result<Slot, Failed> {
     let oid = dir.oid;
+    // Takes the registry's lock: not while anyone is stopped.
+    let space = registry::new_empty_space();
     let published = Published::new(source.oid);
     let began = Instant::now();
     loop {
@@ -220,7 +222,7 @@ pub(super) fn attempt(
     let copied = copied.ok_or(Failed::TooLong { pages: dirty.len() })?;
     stop_point::at("cut-captured");
     let mut layer = new_layer(oid, source);
-    (layer.space, layer.captured) = (registry::new_empty_space(), copied.len() as u32);
+    (layer.space, layer.captured) = (space, copied.len() as u32);
     // SAFETY: plain reads of the server's state.
     unsafe {
         layer.cut_lsn = pg_sys::GetXLogInsertRecPtr();

@@ -103,15 +103,15 @@ fn ask(xid: u32, oldest: u32) -> Option<bool> {
     if !is_in_commit_log(xid, oldest) {
         return None;
     }
-    // SAFETY: reads the commit log, where it is.
+    // First whether it runs (heapam_visibility.c): one that has committed and waits for a standby still does for
+    // all snapshots, and what it deleted must not look dead to VACUUM before.
+    // SAFETY: looks at other processes, and reads the commit log, where it is.
     unsafe {
-        if pg_sys::TransactionIdDidCommit(xid.into()) {
-            return Some(true);
+        if pg_sys::TransactionIdIsInProgress(xid.into()) {
+            return None;
         }
-        // One that ended with its server is not marked as aborted.
-        let aborted = pg_sys::TransactionIdDidAbort(xid.into())
-            || !pg_sys::TransactionIdIsInProgress(xid.into());
-        aborted.then_some(false)
+        // One that ended with its server is marked as neither.
+        Some(pg_sys::TransactionIdDidCommit(xid.into()))
     }
 }
 

@@ -265,7 +265,7 @@ fn reads_of_a_fork_go_on_while_the_source_drops_what_they_read() {
 fn who_waits_for_a_standby_has_committed() {
     let cluster = Cluster::new("synchronous_commit = local");
     cluster.sql("postgres", "CREATE DATABASE prod");
-    cluster.sql("prod", "CREATE TABLE t (v int)");
+    cluster.sql("prod", "CREATE TABLE t (v int); INSERT INTO t VALUES (0)");
     let standbys = |names: &str| {
         let sql = format!(
             "ALTER SYSTEM SET synchronous_standby_names = '{names}'; SELECT pg_reload_conf()"
@@ -295,16 +295,21 @@ fn who_waits_for_a_standby_has_committed() {
             "-c",
             "INSERT INTO t VALUES (2)",
             "-c",
+            "DELETE FROM t WHERE v = 0",
+            "-c",
             "COMMIT",
         ],
     );
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
     while cluster.sql("postgres", waiting) != "1" {}
     cluster.sql("postgres", "SELECT fork_create('prod', 'f')");
-    // Until it says so no one's snapshot sees it.
-    assert_eq!(cluster.sql("f", "SELECT count(*) FROM t"), "0");
+    // Until it says so no one's snapshot sees it, and what it deleted is there for all.
+    let rows = "SELECT string_agg(v::text, ',' ORDER BY v) FROM t";
+    assert_eq!(cluster.sql("f", rows), "0");
+    cluster.sql("f", "VACUUM t");
+    assert_eq!(cluster.sql("f", rows), "0");
     standbys("");
     waits.wait().expect("psql ends");
-    assert_eq!(cluster.sql("f", "SELECT count(*) FROM t"), "2");
+    assert_eq!(cluster.sql("f", rows), "1,2");
     overflowed.batch_execute("ROLLBACK").expect("rolled back");
 }
