@@ -8,7 +8,7 @@
 use crate::fork::files;
 use crate::fork::pool::Dirty;
 use crate::pg::arena::Arena;
-use crate::pg::disk;
+use crate::pg::checksum;
 use crate::shmem;
 use pg_fork_core::format::captured::Captured;
 use pg_fork_core::types::{Block, RelFork, PAGE_SIZE};
@@ -138,7 +138,7 @@ pub fn write(layer: u32, copied: &[(RelFork, Block)], arena: &mut Arena) -> io::
     crate::stop_point::io("write-captured")?;
     let pages = arena.pages();
     for (page, (_, block)) in pages.iter_mut().zip(copied) {
-        disk::set_checksum(page, *block);
+        checksum::set(page, *block);
     }
     let mut options = OpenOptions::new();
     let options = options.write(true).create_new(true).mode(0o600);

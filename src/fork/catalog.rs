@@ -97,6 +97,7 @@ pub fn find_source(name: &str) -> Source {
         if let Some(row) = database_row(oid).filter(|row| is_named(row, name)) {
             break (oid, row);
         }
+        pgrx::check_for_interrupts!();
         // SAFETY: taken above. Renamed or dropped while we waited: look again.
         unsafe {
             pg_sys::UnlockSharedObject(

@@ -9,9 +9,10 @@ pub fn is_right(page: &Page, block: Block) -> bool {
     !are_used() || checksum::stored(page) == of(page, block)
 }
 
-/// Gives the page the right one.
+/// Gives the page the right one; a page that was never used has none (bufpage.c, `PageSetChecksumInplace`).
 pub fn set(page: &mut Page, block: Block) {
-    if are_used() {
+    let is_new = page[14..16] == [0, 0]; // pd_upper
+    if are_used() && !is_new {
         checksum::store(page, of(page, block));
     }
 }

@@ -65,9 +65,3 @@ pub fn is_verified(page: &Page, block: u32) -> bool {
     // SAFETY: a whole page.
     unsafe { pg_sys::PageIsVerifiedExtended(copy.as_mut_ptr().cast(), block, 0) }
 }
-
-/// Says what the page is, if the cluster has checksums.
-pub fn set_checksum(page: &mut Page, block: u32) {
-    // SAFETY: a whole page.
-    unsafe { pg_sys::PageSetChecksumInplace(page.as_mut_ptr().cast(), block) };
-}

@@ -52,13 +52,12 @@ pub fn set(page: &mut [u8], _: Missing, outcomes: &mut dyn Outcomes) -> bool {
         }
         let mut infomask = get_u16(page, at + T_INFOMASK);
         if lacks_xmin(infomask) {
-            // Without a number: an insertion that was taken back (heapam.c, `heap_abort_speculative`).
-            let xmin = get_u32(page, at + T_XMIN);
-            match if xmin == 0 {
-                Some(false)
-            } else {
-                ended(xmin, outcomes)
-            } {
+            let outcome = match get_u32(page, at + T_XMIN) {
+                // An insertion that was taken back (heapam.c, `heap_abort_speculative`).
+                0 => Some(false),
+                xmin => ended(xmin, outcomes),
+            };
+            match outcome {
                 Some(true) => infomask |= HEAP_XMIN_COMMITTED,
                 Some(false) => infomask |= HEAP_XMIN_INVALID,
                 None => {}
