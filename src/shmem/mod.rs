@@ -13,9 +13,23 @@ pub mod view;
 use crate::guc;
 use pg_fork_core::cache::PageMapCache;
 use pg_fork_core::filter::MapFilter;
+use pg_fork_core::outcomes::OutcomeTable;
 use pg_fork_core::table::{bucket_count, Head, Row};
 use pgrx::pg_sys;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// What changes often: in a cache line of its own, because its neighbours are read by all for each block.
+#[repr(C, align(64))]
+pub struct Line<T>(T);
+
+impl<T> Deref for Line<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
 
 /// The fixed part of the region.
 #[repr(C)]
@@ -33,7 +47,7 @@ pub struct Shared {
     /// Hand-overs that were begun, and that have ended.
     pub hand_overs: [AtomicU32; 2],
     /// Changes whenever a page map says something new.
-    pub map_changes: AtomicU64,
+    pub map_changes: Line<AtomicU64>,
     /// Changes whenever a page map's state does, not its bits.
     pub state_changes: AtomicU64,
     /// The database that is being cut, or 0 (D4).
@@ -57,6 +71,7 @@ static ROWS: AtomicPtr<Row<registry::Slot>> = AtomicPtr::new(std::ptr::null_mut(
 static STOPPED: AtomicPtr<AtomicBool> = AtomicPtr::new(std::ptr::null_mut());
 static MAP: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
 static FILTER: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
+static OUTCOMES: AtomicPtr<AtomicU64> = AtomicPtr::new(std::ptr::null_mut());
 
 /// The region, if it is there: never in a process that runs before the startup hook did.
 pub fn shared() -> Option<&'static Shared> {
@@ -119,6 +134,17 @@ pub fn map_filter() -> MapFilter<'static> {
     })
 }
 
+/// Words of known outcomes: of a million transactions, in half a megabyte.
+const OUTCOME_WORDS: usize = 1 << 16;
+
+/// How transactions have ended, if anyone asked for it.
+pub fn outcomes() -> OutcomeTable<'static> {
+    // SAFETY: as above.
+    OutcomeTable::new(unsafe {
+        std::slice::from_raw_parts(OUTCOMES.load(Ordering::Relaxed), OUTCOME_WORDS)
+    })
+}
+
 /// Twice as many places as slots: numbers of spaces that live long are in the way of newer ones.
 fn filter_words() -> usize {
     MapFilter::words(slot_count() * 2)
@@ -147,6 +173,7 @@ fn size() -> usize {
         + processes()
         + map_words() * 4
         + filter_words() * 4
+        + OUTCOME_WORDS * 8
         + 1024
 }
 
@@ -194,6 +221,7 @@ pub fn attach() {
         STOPPED.store(carve(processes()).cast(), Ordering::Relaxed);
         MAP.store(carve(map_words() * 4).cast(), Ordering::Relaxed);
         FILTER.store(carve(filter_words() * 4).cast(), Ordering::Relaxed);
+        OUTCOMES.store(carve(OUTCOME_WORDS * 8).cast(), Ordering::Relaxed);
         pg_sys::LWLockRelease(lock);
         if !found {
             // What this process saw of the registry before a crash must not be taken for what is in it

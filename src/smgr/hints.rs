@@ -5,10 +5,11 @@
 #![allow(unsafe_code)] // calls into transam.c, reads portals
 
 use crate::pg::{checksum, process};
+use crate::shmem;
 use pg_fork_core::settle::hints::{self, Outcomes};
 use pg_fork_core::types::{Block, Page, RelFork};
 use pgrx::pg_sys::{self, CommandTag};
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 
 /// `keeps`: the fork has no page of this relation of its own. It is to have none as long as it only reads:
 /// not even by pruning (pruneheap.c, `heap_page_prune_opt`). An update would prune first, to find room on
@@ -26,7 +27,7 @@ pub fn prepare(rel: RelFork, block: Block, page: &mut Page, keeps: bool) {
     if !checksum::is_right(page, block) {
         return;
     }
-    let mut changed = missing.is_some_and(|missing| hints::set(page, missing, &mut CommitLog));
+    let mut changed = missing.is_some_and(|missing| hints::set(page, &missing, &mut CommitLog));
     changed |= prunable && hints::clear_prunable(page);
     if changed {
         checksum::set(page, block);
@@ -54,55 +55,23 @@ fn only_reads() -> bool {
     }
 }
 
-/// How many outcomes a process remembers: the source's commits want the commit log's lock, too.
-const PLACES: usize = 2048;
-
-/// Outcomes of transactions, which never change, for as long as no number can come again: before that the
-/// commit log is cut off past it.
-struct Known {
-    oldest: u32,
-    outcomes: Vec<(u32, bool)>,
-}
-
-thread_local! {
-    static KNOWN: RefCell<Known> = const {
-        RefCell::new(Known {
-            oldest: 0,
-            outcomes: Vec::new(),
-        })
-    };
-}
-
 /// The commit log, for transactions that had ended when the page became a fork's.
 struct CommitLog;
 
 impl Outcomes for CommitLog {
     fn committed(&mut self, xid: u32) -> Option<bool> {
-        let place = xid as usize % PLACES;
-        let oldest = oldest_in_commit_log();
-        let known = KNOWN.with_borrow_mut(|known| {
-            if known.oldest != oldest || known.outcomes.is_empty() {
-                known.oldest = oldest;
-                known.outcomes.clear();
-                known.outcomes.resize(PLACES, (0, false));
-            }
-            let (of, outcome) = known.outcomes[place];
-            (of == xid).then_some(outcome)
-        });
-        if known.is_some() {
-            return known;
+        let xid = in_commit_log(xid)?;
+        let known = shmem::outcomes();
+        if let Some(outcome) = known.get(xid) {
+            return Some(outcome);
         }
-        // May raise an error: nothing is borrowed.
-        let outcome = ask(xid, oldest)?;
-        KNOWN.with_borrow_mut(|known| known.outcomes[place] = (xid, outcome));
+        let outcome = ask(xid as u32)?;
+        known.put(xid, outcome);
         Some(outcome)
     }
 }
 
-fn ask(xid: u32, oldest: u32) -> Option<bool> {
-    if !is_in_commit_log(xid, oldest) {
-        return None;
-    }
+fn ask(xid: u32) -> Option<bool> {
     // First whether it runs (heapam_visibility.c): one that has committed and waits for a standby still does for
     // all snapshots, and what it deleted must not look dead to VACUUM before.
     // SAFETY: looks at other processes, and reads the commit log, where it is.
@@ -115,23 +84,28 @@ fn ask(xid: u32, oldest: u32) -> Option<bool> {
     }
 }
 
-fn oldest_in_commit_log() -> u32 {
-    // SAFETY: one load of shared memory.
-    unsafe { (&raw const (*pg_sys::ShmemVariableCache).oldestClogXid).read_volatile() }.into_inner()
-}
-
-/// Whether the commit log reaches to it. A page of anything else, taken for a heap's, must not raise an error.
-fn is_in_commit_log(xid: u32, oldest: u32) -> bool {
+/// The transaction's full number, if the commit log reaches to it. A page of anything else, taken for a heap's,
+/// must not raise an error.
+fn in_commit_log(xid: u32) -> Option<u64> {
     thread_local! {
-        static NEXT: Cell<u32> = const { Cell::new(0) };
+        /// The oldest in the commit log, and the next to come: not less than when they were seen, while the
+        /// oldest is the same. So all numbers between them are on the same side of each other.
+        static SEEN: Cell<(u32, u64)> = const { Cell::new((0, 0)) };
     }
     let precedes = |a: u32, b: u32| (a.wrapping_sub(b) as i32) < 0;
+    // SAFETY: one load of shared memory.
+    let oldest =
+        unsafe { (&raw const (*pg_sys::ShmemVariableCache).oldestClogXid).read_volatile() };
+    let oldest = oldest.into_inner();
     if precedes(xid, oldest) {
-        return false;
+        return None;
     }
-    if NEXT.get() == 0 || !precedes(xid, NEXT.get()) {
+    let (of, mut next) = SEEN.get();
+    if of != oldest || !precedes(xid, next as u32) {
         // SAFETY: the function takes the lock that it needs.
-        NEXT.set(unsafe { pg_sys::ReadNextFullTransactionId().value } as u32);
+        next = unsafe { pg_sys::ReadNextFullTransactionId().value };
+        SEEN.set((oldest, next));
     }
-    precedes(xid, NEXT.get())
+    let before = (next as u32).wrapping_sub(xid);
+    (precedes(xid, next as u32)).then(|| next.saturating_sub(before.into()))
 }

@@ -2,7 +2,8 @@
 //!
 //! An entry is 40 bytes: 16 of key and 24 of payload, which is either the header
 //! of one relation fork's map or 192 of its bits. Eight entries make a set; a
-//! key's hash names its set. A lookup reads the set under a sequence counter and
+//! key's hash names its set. The last words of their keys stand together at the set's
+//! beginning, so that who looks one up touches no other. A lookup reads the set under a sequence counter and
 //! tries again when a writer was at work. Writers are serialised by the caller,
 //! who holds the lock of the set's partition; that same lock also orders them
 //! with the map file, so an entry is never older than the file (D9).
@@ -21,16 +22,19 @@ pub const PAYLOAD_WORDS: usize = 6;
 pub const CHUNK_BLOCKS: u32 = PAYLOAD_WORDS as u32 * 32;
 
 const WAYS: usize = 8;
-const ENTRY_WORDS: usize = 4 + PAYLOAD_WORDS;
-/// A sequence counter, a clock hand, and the entries.
-const SET_WORDS: usize = 2 + WAYS * ENTRY_WORDS;
+/// The rest of the key, and the payload.
+const ENTRY_WORDS: usize = KEY_WORDS + PAYLOAD_WORDS;
+const KEY_WORDS: usize = 3;
+/// A sequence counter, a clock hand, the tags, and the entries.
+const SET_WORDS: usize = TAGS + WAYS * (1 + ENTRY_WORDS);
+const TAGS: usize = 2;
 const HEADER_CHUNK: u32 = (1 << 26) - 1;
 /// What tells a summary's key from a map's: no relation fork has this bit.
 const SUMMARY: u8 = 8;
 const USED: u32 = 1;
 const RECENT: u32 = 2;
 
-const _: () = assert!(ENTRY_WORDS * 4 == 40);
+const _: () = assert!((1 + ENTRY_WORDS) * 4 == 40);
 const _: () = assert!(u32::MAX / GROUP_BLOCKS < HEADER_CHUNK);
 // A group lies within one chunk.
 const _: () = assert!(PAYLOAD_WORDS.is_multiple_of(GROUP_WORDS));
@@ -75,6 +79,11 @@ impl Key {
             rel: rel.rel,
             tag: chunk << 6 | u32::from(rel.fork) << 2,
         }
+    }
+
+    /// All but the tag.
+    fn words(&self) -> [u32; KEY_WORDS] {
+        [self.space, self.spc, self.rel]
     }
 
     fn hash(&self) -> u64 {
@@ -125,13 +134,12 @@ impl<'a> PageMapCache<'a> {
                 std::hint::spin_loop();
                 continue;
             }
-            let found = find(set, key).map(|at| {
-                let entry = &set[at..at + ENTRY_WORDS];
+            let found = find(set, key).map(|way| {
                 let mut payload = [0; PAYLOAD_WORDS];
-                for (word, from) in payload.iter_mut().zip(&entry[4..]) {
+                for (word, from) in payload.iter_mut().zip(&entry(set, way)[KEY_WORDS..]) {
                     *word = from.load(Ordering::Relaxed);
                 }
-                (payload, &entry[3])
+                (payload, &set[TAGS + way])
             });
             fence(Ordering::Acquire);
             if set[0].load(Ordering::Relaxed) != before {
@@ -154,31 +162,27 @@ impl<'a> PageMapCache<'a> {
     /// The caller holds the partition's lock exclusively.
     pub fn put(&self, key: &Key, payload: &Payload) {
         let set = self.set(self.set_of(key));
-        let at = find(set, key).unwrap_or_else(|| victim(set));
+        let way = find(set, key).unwrap_or_else(|| victim(set));
         write(set, || {
-            let entry = &set[at..at + ENTRY_WORDS];
-            for (word, value) in entry[4..].iter().zip(payload) {
-                word.store(*value, Ordering::Relaxed);
-            }
-            for (word, value) in entry
-                .iter()
-                .zip([key.space, key.spc, key.rel, key.tag | USED])
-            {
+            let words = key.words().into_iter().chain(*payload);
+            for (word, value) in entry(set, way).iter().zip(words) {
                 word.store(value, Ordering::Relaxed);
             }
+            set[TAGS + way].store(key.tag | USED, Ordering::Relaxed);
         });
     }
 
     /// Takes an entry out, if it is there. The caller holds the partition's lock exclusively.
     pub fn remove(&self, key: &Key) {
         let set = self.set(self.set_of(key));
-        if let Some(at) = find(set, key) {
-            write(set, || set[at + 3].store(0, Ordering::Relaxed));
+        if let Some(way) = find(set, key) {
+            write(set, || set[TAGS + way].store(0, Ordering::Relaxed));
         }
     }
 
     fn set_of(&self, key: &Key) -> usize {
-        (key.hash() % self.sets as u64) as usize
+        // The hash as a part of all, without a division.
+        (u128::from(key.hash()) * self.sets as u128 >> 64) as usize
     }
 
     fn set(&self, n: usize) -> &'a [AtomicU32] {
@@ -221,30 +225,39 @@ pub fn set_chunk_bit(payload: &mut Payload, block: Block) {
     payload[(bit / 32) as usize] |= 1 << (bit % 32);
 }
 
+fn entry(set: &[AtomicU32], way: usize) -> &[AtomicU32] {
+    let at = TAGS + WAYS + way * ENTRY_WORDS;
+    &set[at..at + ENTRY_WORDS]
+}
+
+/// The way that has the key.
+#[inline]
 fn find(set: &[AtomicU32], key: &Key) -> Option<usize> {
-    (0..WAYS).map(|way| 2 + way * ENTRY_WORDS).find(|&at| {
-        set[at + 3].load(Ordering::Relaxed) & !RECENT == key.tag | USED
-            && set[at + 2].load(Ordering::Relaxed) == key.rel
-            && set[at].load(Ordering::Relaxed) == key.space
-            && set[at + 1].load(Ordering::Relaxed) == key.spc
+    let tags = &set[TAGS..TAGS + WAYS];
+    let used = key.tag | USED;
+    (0..WAYS).find(|&way| {
+        tags[way].load(Ordering::Relaxed) & !RECENT == used && {
+            let entry = entry(set, way).iter();
+            let mut words = entry.zip(key.words());
+            words.all(|(word, value)| word.load(Ordering::Relaxed) == value)
+        }
     })
 }
 
-/// A free entry, or the first that the clock finds not used since it came by.
+/// A free way, or the first that the clock finds not used since it came by.
 fn victim(set: &[AtomicU32]) -> usize {
-    let place = |way: usize| 2 + way * ENTRY_WORDS;
-    if let Some(way) = (0..WAYS).find(|&way| set[place(way) + 3].load(Ordering::Relaxed) == 0) {
-        return place(way);
+    let tag = |way: usize| &set[TAGS + way];
+    if let Some(way) = (0..WAYS).find(|&way| tag(way).load(Ordering::Relaxed) == 0) {
+        return way;
     }
     for _ in 0..2 * WAYS {
         let way = set[1].load(Ordering::Relaxed) as usize % WAYS;
         set[1].store((way as u32 + 1) % WAYS as u32, Ordering::Relaxed);
-        let tag = &set[place(way) + 3];
-        if tag.fetch_and(!RECENT, Ordering::Relaxed) & RECENT == 0 {
-            return place(way);
+        if tag(way).fetch_and(!RECENT, Ordering::Relaxed) & RECENT == 0 {
+            return way;
         }
     }
-    place(0)
+    0
 }
 
 fn write(set: &[AtomicU32], change: impl FnOnce()) {

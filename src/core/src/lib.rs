@@ -11,6 +11,7 @@ mod engine_model;
 pub mod filter;
 pub mod format;
 pub mod names;
+pub mod outcomes;
 pub mod pages;
 pub mod settle;
 pub mod summary;

@@ -6,14 +6,17 @@ use crate::topology::{Layer, Node};
 use crate::types::{Block, DbOid, MapState, Page, RelFork};
 use std::rc::Rc;
 
-/// Where a block was found, and the cuts to settle it for, innermost first.
+/// Where a block was found, and the cuts to settle it for.
 struct Place {
     file: FileOf,
     /// The page of the file: the block's own number, but for a captured page.
     page: Block,
     /// The file may be overwritten while we read it: look again afterwards.
     live: bool,
-    cuts: Vec<Rc<Layer>>,
+    /// The fork's own.
+    cut: Rc<Layer>,
+    /// Those of its ancestors, if it is inherited further: none is not allocated, as for most reads.
+    deeper: Vec<Rc<Layer>>,
 }
 
 /// What to make of a relation that is handed over, and of files that are not there.
@@ -146,7 +149,8 @@ pub fn read_inherited<H: Host>(
         let still = hand_overs.is_some() && host.hand_overs() == hand_overs;
         let settled = settled && (moves == Moves::Done || still);
         if found == Found::Page && settled {
-            for layer in &place.cuts {
+            // Innermost first.
+            for layer in place.deeper.iter().rev().chain([&place.cut]) {
                 check_lsn(layer, place.file, block, page)?;
                 if layer.in_flight {
                     host.settle(layer, rel, block, page)?;
@@ -221,7 +225,8 @@ fn locate_at<H: Host>(
     block: Block,
     moves: Moves,
 ) -> Res<Place, H> {
-    let mut cuts = Vec::with_capacity(2);
+    let mut nearest: Option<Rc<Layer>> = None;
+    let mut deeper = Vec::new();
     let (mut db, mut seq) = (db, seq);
     loop {
         let node = host
@@ -230,16 +235,23 @@ fn locate_at<H: Host>(
         let layers = node
             .from_cut(seq)
             .ok_or(EngineError::NoCut { parent: db, seq })?;
-        let cut = &layers[0];
-        cuts.insert(0, cut.clone());
-        if cut.captured {
-            if let Some(page) = host.captured(cut, rel, block)? {
-                let (oid, rel) = (cut.oid, RelFork::CAPTURED);
+        let here = &layers[0];
+        let cut = match nearest {
+            None => here.clone(),
+            Some(cut) => {
+                deeper.push(here.clone());
+                cut
+            }
+        };
+        if here.captured {
+            if let Some(page) = host.captured(here, rel, block)? {
+                let (oid, rel) = (here.oid, RelFork::CAPTURED);
                 return Ok(Place {
                     live: false,
                     file: FileOf { oid, rel },
                     page,
-                    cuts,
+                    cut,
+                    deeper,
                 });
             }
         }
@@ -251,6 +263,7 @@ fn locate_at<H: Host>(
                     .as_ref()
                     .ok_or(EngineError::NoCut { parent: db, seq })?;
                 (db, seq) = (origin.parent, origin.seq);
+                nearest = Some(cut);
                 continue;
             }
         };
@@ -258,7 +271,8 @@ fn locate_at<H: Host>(
             live: file.oid == db,
             file,
             page: block,
-            cuts,
+            cut,
+            deeper,
         });
     }
 }

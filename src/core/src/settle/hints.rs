@@ -24,55 +24,81 @@ pub trait Outcomes {
     fn committed(&mut self, xid: u32) -> Option<bool>;
 }
 
-/// That a heap page has tuples that the next reader would set hint bits on.
-pub struct Missing(());
+/// Tuples of a heap page that the next reader would set hint bits on; there is one.
+pub struct Missing {
+    first: [u16; FEW],
+    count: usize,
+    /// The first line pointer that was not looked at any more.
+    rest: usize,
+}
 
-/// Whether a settled page does. One that is all visible had them when it was marked so; only replay may have lost
+/// More of them are looked for again, while they are set.
+const FEW: usize = 16;
+
+/// Those of a settled page. One that is all visible had them when it was marked so; only replay may have lost
 /// some since, and to look at each tuple of each such page costs more than that is worth.
 pub fn missing(page: &[u8]) -> Option<Missing> {
-    let found = is_heap_page(page)
-        && get_u16(page, PD_FLAGS) & PD_ALL_VISIBLE == 0
-        && tuples(page).any(|at| {
-            let infomask = get_u16(page, at + T_INFOMASK);
-            (lacks_xmin(infomask) || lacks_xmax(infomask)) && is_plausible(page, at)
-        });
-    found.then_some(Missing(()))
+    if !is_heap_page(page) || get_u16(page, PD_FLAGS) & PD_ALL_VISIBLE != 0 {
+        return None;
+    }
+    let mut found = Missing {
+        first: [0; FEW],
+        count: 0,
+        rest: 0,
+    };
+    for (line, at) in tuples(page) {
+        let infomask = get_u16(page, at + T_INFOMASK);
+        if (lacks_xmin(infomask) || lacks_xmax(infomask)) && is_plausible(page, at) {
+            if found.count == FEW {
+                found.rest = line;
+                return Some(found);
+            }
+            found.first[found.count] = at as u16;
+            found.count += 1;
+        }
+    }
+    found.rest = line_count(page);
+    (found.count > 0).then_some(found)
 }
 
 /// Sets them as far as the outcomes are known, in the forms in which
 /// heapam_visibility.c, `HeapTupleSatisfiesMVCC`, leaves them. Tells whether any byte changed.
-pub fn set(page: &mut [u8], _: Missing, outcomes: &mut dyn Outcomes) -> bool {
+pub fn set(page: &mut [u8], missing: &Missing, outcomes: &mut dyn Outcomes) -> bool {
     let mut changed = false;
-    for line in 0..line_count(page) {
-        let Some(at) = tuple_at(page, line) else {
-            continue;
-        };
-        if !is_plausible(page, at) {
-            continue;
+    for at in &missing.first[..missing.count] {
+        changed |= set_on(page, usize::from(*at), outcomes);
+    }
+    for line in missing.rest..line_count(page) {
+        if let Some(at) = tuple_at(page, line).filter(|at| is_plausible(page, *at)) {
+            changed |= set_on(page, at, outcomes);
         }
-        let mut infomask = get_u16(page, at + T_INFOMASK);
-        if lacks_xmin(infomask) {
-            let outcome = match get_u32(page, at + T_XMIN) {
-                // An insertion that was taken back (heapam.c, `heap_abort_speculative`).
-                0 => Some(false),
-                xmin => ended(xmin, outcomes),
-            };
-            match outcome {
-                Some(true) => infomask |= HEAP_XMIN_COMMITTED,
-                Some(false) => infomask |= HEAP_XMIN_INVALID,
-                None => {}
-            }
-        }
-        if lacks_xmax(infomask) {
-            match ended(get_u32(page, at + T_XMAX), outcomes) {
-                Some(true) => infomask |= HEAP_XMAX_COMMITTED,
-                Some(false) => infomask |= HEAP_XMAX_INVALID,
-                None => {}
-            }
-        }
-        changed |= put_u16(page, at + T_INFOMASK, infomask);
     }
     changed
+}
+
+/// On one tuple.
+fn set_on(page: &mut [u8], at: usize, outcomes: &mut dyn Outcomes) -> bool {
+    let mut infomask = get_u16(page, at + T_INFOMASK);
+    if lacks_xmin(infomask) {
+        let outcome = match get_u32(page, at + T_XMIN) {
+            // An insertion that was taken back (heapam.c, `heap_abort_speculative`).
+            0 => Some(false),
+            xmin => ended(xmin, outcomes),
+        };
+        match outcome {
+            Some(true) => infomask |= HEAP_XMIN_COMMITTED,
+            Some(false) => infomask |= HEAP_XMIN_INVALID,
+            None => {}
+        }
+    }
+    if lacks_xmax(infomask) {
+        match ended(get_u32(page, at + T_XMAX), outcomes) {
+            Some(true) => infomask |= HEAP_XMAX_COMMITTED,
+            Some(false) => infomask |= HEAP_XMAX_INVALID,
+            None => {}
+        }
+    }
+    put_u16(page, at + T_INFOMASK, infomask)
 }
 
 /// Whether a heap page says that pruning it may be worthwhile.
@@ -130,7 +156,7 @@ mod tests {
     }
 
     fn set_missing(page: &mut [u8], outcomes: &mut Parity) -> bool {
-        missing(page).is_some_and(|found| set(page, found, outcomes))
+        missing(page).is_some_and(|found| set(page, &found, outcomes))
     }
 
     fn hinted(before: Tuple) -> Tuple {
@@ -250,6 +276,20 @@ mod tests {
         let mut outcomes = Parity(0);
         assert!(!set_missing(&mut page, &mut outcomes));
         assert_eq!(outcomes.0, 0);
+    }
+
+    #[test]
+    fn all_are_set_however_many() {
+        for count in [FEW - 1, FEW, FEW + 1, 100] {
+            let of = |infomask| {
+                let hinted = Tuple::inserted(12, HEAP_XMIN_INVALID);
+                let tuples = (0..count).flat_map(|_| [hinted, Tuple::inserted(11, infomask)]);
+                build(&tuples.collect::<Vec<_>>())
+            };
+            let mut page = of(0);
+            assert!(set_missing(&mut page, &mut Parity(0)));
+            assert_eq!(page, of(HEAP_XMIN_COMMITTED));
+        }
     }
 
     #[test]

@@ -87,7 +87,7 @@ impl std::error::Error for SettleError {}
 pub fn concerns(page: &[u8], cut: &InFlight, oldest_multi: u32) -> bool {
     !cut.is_empty()
         && is_heap_page(page)
-        && tuples(page).any(|at| {
+        && tuples(page).any(|(_, at)| {
             let xmax = get_u32(page, at + T_XMAX);
             let ended = if get_u16(page, at + T_INFOMASK) & HEAP_XMAX_IS_MULTI == 0 {
                 cut.precedes_all(xmax)

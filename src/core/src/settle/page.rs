@@ -78,20 +78,18 @@ pub(super) fn tuple_at(page: &[u8], n: usize) -> Option<usize> {
     (flags == LP_NORMAL && len as usize >= TUPLE_HEADER && inside).then_some(at)
 }
 
-/// Where the tuples of a heap page start that [`tuple_at`] would find.
+/// The line pointers of a heap page (from 0) for which [`tuple_at`] finds a tuple, and where it starts.
 #[inline]
-pub(super) fn tuples(page: &[u8]) -> impl Iterator<Item = usize> + '_ {
+pub(super) fn tuples(page: &[u8]) -> impl Iterator<Item = (usize, usize)> + '_ {
     let upper = u32::from(get_u16(page, PD_UPPER));
     let lines = &page[PAGE_HEADER..PAGE_HEADER + line_count(page) * LINE_POINTER];
-    let word = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-    lines
-        .chunks_exact(LINE_POINTER)
-        .map(word)
-        .filter_map(move |line| {
-            let (at, flags, len) = (line & 0x7fff, line >> 15 & 3, line >> 17);
-            let inside = at >= upper && at as usize + TUPLE_HEADER <= PAGE_SIZE;
-            (flags == LP_NORMAL && len as usize >= TUPLE_HEADER && inside).then_some(at as usize)
-        })
+    let (words, _) = lines.as_chunks::<LINE_POINTER>();
+    words.iter().enumerate().filter_map(move |(n, word)| {
+        let line = u32::from_le_bytes(*word);
+        let (at, flags, len) = (line & 0x7fff, line >> 15 & 3, line >> 17);
+        let inside = at >= upper && at as usize + TUPLE_HEADER <= PAGE_SIZE;
+        (flags == LP_NORMAL && len as usize >= TUPLE_HEADER && inside).then_some((n, at as usize))
+    })
 }
 
 #[inline]
