@@ -182,7 +182,7 @@ impl<'a> PageMapCache<'a> {
 
     fn set_of(&self, key: &Key) -> usize {
         // The hash as a part of all, without a division.
-        (u128::from(key.hash()) * self.sets as u128 >> 64) as usize
+        ((u128::from(key.hash()) * self.sets as u128) >> 64) as usize
     }
 
     fn set(&self, n: usize) -> &'a [AtomicU32] {
