@@ -6,6 +6,7 @@
 
 use crate::pg::{checksum, process};
 use crate::shmem;
+use pg_fork_core::outcomes;
 use pg_fork_core::settle::hints::{self, Outcomes};
 use pg_fork_core::types::{Block, Page, RelFork};
 use pgrx::pg_sys::{self, CommandTag};
@@ -92,20 +93,20 @@ fn in_commit_log(xid: u32) -> Option<u64> {
         /// oldest is the same. So all numbers between them are on the same side of each other.
         static SEEN: Cell<(u32, u64)> = const { Cell::new((0, 0)) };
     }
-    let precedes = |a: u32, b: u32| (a.wrapping_sub(b) as i32) < 0;
     // SAFETY: one load of shared memory.
     let oldest =
         unsafe { (&raw const (*pg_sys::ShmemVariableCache).oldestClogXid).read_volatile() };
     let oldest = oldest.into_inner();
-    if precedes(xid, oldest) {
+    // Without a lock for what is older: that stays so.
+    if (xid.wrapping_sub(oldest) as i32) < 0 {
         return None;
     }
-    let (of, mut next) = SEEN.get();
-    if of != oldest || !precedes(xid, next as u32) {
+    let (of, next) = SEEN.get();
+    let known = (of == oldest).then(|| outcomes::full(xid, oldest, next));
+    known.flatten().or_else(|| {
         // SAFETY: the function takes the lock that it needs.
-        next = unsafe { pg_sys::ReadNextFullTransactionId().value };
+        let next = unsafe { pg_sys::ReadNextFullTransactionId().value };
         SEEN.set((oldest, next));
-    }
-    let before = (next as u32).wrapping_sub(xid);
-    (precedes(xid, next as u32)).then(|| next.saturating_sub(before.into()))
+        outcomes::full(xid, oldest, next)
+    })
 }

@@ -32,6 +32,8 @@ struct World {
     patience: Cell<Option<u32>>,
     /// By layer: the place of a captured page in its file.
     captured: HashMap<DbOid, Captured>,
+    /// For which layers' cuts pages were settled.
+    settled: RefCell<Vec<DbOid>>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -285,7 +287,8 @@ impl Host for World {
         Ok(self.captured[&layer.oid].find(rel, block))
     }
 
-    fn settle(&self, _: &Layer, _: RelFork, _: Block, _: &mut Page) -> Result<(), CutShort> {
+    fn settle(&self, at: &Layer, _: RelFork, _: Block, _: &mut Page) -> Result<(), CutShort> {
+        self.settled.borrow_mut().push(at.oid);
         Ok(())
     }
 }
@@ -705,4 +708,49 @@ fn behaves_like_whole_copies() {
         let outcome = std::panic::catch_unwind(|| run(seed, 600, most, look));
         assert!(outcome.is_ok(), "seed {seed}");
     }
+}
+
+#[test]
+fn a_block_is_settled_for_each_cut_on_its_way_innermost_first() {
+    let rel = RelFork {
+        spc: 1663,
+        rel: 1,
+        fork: 0,
+    };
+    // Of the source 1 the fork 2, of that 3, of that 4; their cuts have the layers 11, 12, 13.
+    let node = |oid: DbOid| {
+        let layer = Layer {
+            oid: 10 + oid,
+            space: 10 + oid,
+            seq: oid.into(),
+            cut_lsn: 5,
+            in_flight: true,
+            sound: true,
+            captured: false,
+        };
+        Node {
+            space: oid,
+            origin: (oid > 1).then(|| Origin {
+                parent: oid - 1,
+                seq: (oid - 1).into(),
+            }),
+            layers: vec![Rc::new(layer)],
+        }
+    };
+    let world = World {
+        nodes: (1..=4).map(|oid| (oid, node(oid))).collect(),
+        ..World::default()
+    };
+    put(&mut world.disk.borrow_mut(), 1, rel, 0, (5, 70));
+    let read = || {
+        let mut page = [0; PAGE_SIZE];
+        let found = read_inherited(&world, &world.nodes[&4], rel, 0, &mut page);
+        (found.map(|_| content_of(&page).1), world.settled.take())
+    };
+    assert_eq!(read(), (Ok(70), vec![11, 12, 13]));
+    // A block of the nearest one's own is no business of the cuts before it.
+    assert_eq!(before_own_write(&world, 3, &world.nodes[&3], rel), Ok(1));
+    put(&mut world.disk.borrow_mut(), 3, rel, 0, (5, 71));
+    world.set_bit(3, 3, rel, 0).expect("set");
+    assert_eq!(read(), (Ok(71), vec![13]));
 }

@@ -55,10 +55,40 @@ impl<'a> OutcomeTable<'a> {
     }
 }
 
+/// The full number of a transaction that the commit log reaches to; `None`: it is older than `oldest`, or not
+/// before `next`. There are at most half of all numbers between those two.
+pub fn full(xid: u32, oldest: u32, next: u64) -> Option<u64> {
+    let before = (next as u32).wrapping_sub(xid);
+    let reach = (next as u32).wrapping_sub(oldest);
+    (1..=reach)
+        .contains(&before)
+        .then(|| next.saturating_sub(before.into()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::HashMap;
+
+    #[test]
+    fn a_number_is_of_the_round_in_which_the_next_one_leaves_it() {
+        // In the first round, across the end of one, and far from it.
+        let round = 1_u64 << 32;
+        for (oldest, next) in [
+            (3, 1000),
+            (u32::MAX - 10, 3 * round + 20),
+            (5, round * 7 + 90),
+        ] {
+            let first = next - u64::from((next as u32).wrapping_sub(oldest));
+            for number in first..next {
+                assert_eq!(full(number as u32, oldest, next), Some(number));
+            }
+            for out in [first.wrapping_sub(1), next, next + 1, next + round / 2] {
+                assert_eq!(full(out as u32, oldest, next), None, "{out}");
+            }
+        }
+        assert_eq!(full(7, 7, round + 7), None);
+    }
 
     fn words(count: usize) -> Vec<AtomicU64> {
         (0..count).map(|_| AtomicU64::new(0)).collect()

@@ -15,7 +15,7 @@ struct Place {
     live: bool,
     /// The fork's own.
     cut: Rc<Layer>,
-    /// Those of its ancestors, if it is inherited further: none is not allocated, as for most reads.
+    /// Those of its ancestors, if it is inherited further; mostly empty, and then not allocated.
     deeper: Vec<Rc<Layer>>,
 }
 
