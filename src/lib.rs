@@ -47,7 +47,22 @@ mod init {
     static PREVIOUS_REQUEST: OnceLock<pg_sys::shmem_request_hook_type> = OnceLock::new();
     static PREVIOUS_STARTUP: OnceLock<pg_sys::shmem_startup_hook_type> = OnceLock::new();
 
+    /// No backtrace of ours goes to a user, whatever the server's environment says: the standard library
+    /// looks at it once, for the first backtrace (std::backtrace, `Backtrace::enabled`), and pgrx puts what
+    /// it gets into the error's DETAIL. Every process inherits the answer.
+    fn without_backtraces() {
+        const NAME: &str = "RUST_LIB_BACKTRACE";
+        let last = std::env::var_os(NAME);
+        std::env::set_var(NAME, "0");
+        let _ = std::backtrace::Backtrace::capture();
+        match last {
+            Some(last) => std::env::set_var(NAME, last),
+            None => std::env::remove_var(NAME),
+        }
+    }
+
     pub fn init() {
+        without_backtraces();
         // SAFETY: a plain variable.
         if !unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
             ErrorReport::new(

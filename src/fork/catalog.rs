@@ -2,13 +2,12 @@
 #![allow(unsafe_code)] // calls into dbcommands.c, lmgr.c, acl.c
 
 use crate::fork::files;
-use crate::pg::md;
 use crate::pg::tuple::Catalog;
+use crate::pg::{md, text};
 use crate::shmem::registry;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use std::ffi::CString;
 
 /// pg_database, and its index on oid.
 pub const DATABASE_RELATION: u32 = 1262;
@@ -50,7 +49,7 @@ pub fn too_many() -> ! {
 
 /// The database's number; `None` if there is none by that name (dbcommands.c, `get_database_oid`).
 pub fn database_oid(name: &str) -> Option<u32> {
-    let name = CString::new(name).ok()?;
+    let name = text::to_server(name);
     // SAFETY: a C string.
     let oid = unsafe { pg_sys::get_database_oid(name.as_ptr(), true) };
     (oid != pg_sys::InvalidOid).then(|| oid.to_u32())
@@ -67,7 +66,10 @@ fn database_row(oid: u32) -> Option<pg_sys::FormData_pg_database> {
 
 fn is_named(row: &pg_sys::FormData_pg_database, name: &str) -> bool {
     let bytes = row.datname.data.iter().map(|byte| *byte as u8);
-    bytes.take_while(|byte| *byte != 0).eq(name.bytes())
+    let name = text::to_server(name);
+    bytes
+        .take_while(|byte| *byte != 0)
+        .eq(name.to_bytes().iter().copied())
 }
 
 /// Finds the source and holds it against DROP and ALTER DATABASE until the transaction's end.
@@ -224,11 +226,7 @@ pub fn database_name(oid: u32) -> Option<String> {
     // SAFETY: palloc'd, or null.
     unsafe {
         let name = pg_sys::get_database_name(oid.into());
-        (!name.is_null()).then(|| {
-            std::ffi::CStr::from_ptr(name)
-                .to_string_lossy()
-                .into_owned()
-        })
+        (!name.is_null()).then(|| text::server_string(name))
     }
 }
 

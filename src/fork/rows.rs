@@ -7,6 +7,7 @@
 use crate::fork::catalog::{
     database_oid, Source, DATABASE_OID_INDEX, DATABASE_RELATION as DATABASES,
 };
+use crate::pg::text;
 use crate::pg::tuple::{Catalog, Row};
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::prelude::*;
@@ -71,8 +72,12 @@ fn insert_database(databases: &Catalog, row: &Row, oid: u32, name: &str) {
         let form = row.fixed::<pg_sys::FormData_pg_database>();
         let owner = pg_sys::GetUserId();
         let mut data = pg_sys::NameData::default();
-        for (to, from) in data.data.iter_mut().zip(name.bytes().take(63)) {
-            *to = from as _;
+        for (to, from) in data
+            .data
+            .iter_mut()
+            .zip(text::to_server(name).to_bytes().iter().take(63))
+        {
+            *to = *from as _;
         }
         let acl = row
             .column(pg_sys::Anum_pg_database_datacl as i32)

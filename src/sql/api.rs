@@ -2,9 +2,9 @@
 #![allow(unsafe_code)] // C calls these
 
 use crate::fork::{create, drop};
+use crate::pg::text;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
-use std::ffi::CStr;
 
 /// Tells PostgreSQL how the function is called (fmgr.h, `PG_FUNCTION_INFO_V1`).
 macro_rules! version_1 {
@@ -21,7 +21,7 @@ version_1!(pg_finfo_fork_create_c);
 version_1!(pg_finfo_fork_drop_c);
 
 /// An argument's datum; `None` if it is null.
-unsafe fn argument(fcinfo: pg_sys::FunctionCallInfo, n: usize) -> Option<pg_sys::Datum> {
+pub(super) unsafe fn argument(fcinfo: pg_sys::FunctionCallInfo, n: usize) -> Option<pg_sys::Datum> {
     // SAFETY: the function was declared with more than n arguments.
     let argument = unsafe { (*fcinfo).args.as_slice((*fcinfo).nargs as usize)[n] };
     (!argument.isnull).then_some(argument.value)
@@ -32,11 +32,7 @@ pub(super) unsafe fn name_argument(fcinfo: pg_sys::FunctionCallInfo, n: usize) -
     // SAFETY: the argument is of type name.
     unsafe {
         let datum = argument(fcinfo, n)?;
-        Some(
-            CStr::from_ptr(datum.cast_mut_ptr())
-                .to_string_lossy()
-                .into_owned(),
-        )
+        Some(text::server_string(datum.cast_mut_ptr()))
     }
 }
 
@@ -58,12 +54,23 @@ pub(super) unsafe fn required_name(
     }
 }
 
-/// A result of type `name`.
+/// An argument of type `text`.
+#[allow(dead_code)]
+pub(super) unsafe fn text_argument(fcinfo: pg_sys::FunctionCallInfo, n: usize) -> Option<String> {
+    // SAFETY: the argument is of type text.
+    unsafe { argument(fcinfo, n).map(|datum| text::server(&text::datum_bytes(datum))) }
+}
+
+/// A result of type `name`, or a column of it.
 pub(super) fn name_datum(name: &str) -> pg_sys::Datum {
-    // SAFETY: a palloc'd, zeroed NameData; names are at most 63 bytes.
+    let name = text::to_server(name);
+    // SAFETY: a palloc'd, zeroed NameData, and as many bytes of whole characters as it has room for.
     unsafe {
-        let datum = pg_sys::palloc0(64).cast::<u8>();
-        std::ptr::copy_nonoverlapping(name.as_ptr(), datum, name.len().min(63));
+        let datum = pg_sys::palloc0(pg_sys::NAMEDATALEN as usize).cast::<u8>();
+        let bytes = name.as_bytes();
+        let most = pg_sys::NAMEDATALEN as i32 - 1;
+        let len = pg_sys::pg_mbcliplen(name.as_ptr(), bytes.len() as i32, most) as usize;
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), datum, len);
         pg_sys::Datum::from(datum)
     }
 }

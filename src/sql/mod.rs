@@ -5,4 +5,6 @@ mod attach;
 mod diff;
 mod mount;
 mod rows;
+#[allow(dead_code)]
+mod srf;
 mod views;
