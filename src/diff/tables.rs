@@ -5,7 +5,7 @@ use super::changed::{self, Dirty};
 use crate::fork::catalog;
 use crate::mount::create::{parse, user_tables, Table};
 use crate::reader::relation::{self, Catalogs, Relation};
-use crate::reader::{self, horizon, At};
+use crate::reader::{self, horizon, rights, At};
 use crate::shmem::registry;
 use pg_fork_core::types::Block;
 use pgrx::pg_sys::{self, Oid};
@@ -29,7 +29,8 @@ pub struct Pair {
 }
 
 impl Both {
-    /// Raises 3D000 (no such database), 42809 (not a fork), 42501 (no CONNECT on it), 55000 (invalid).
+    /// Raises 3D000 (no such database), 42809 (not a fork), 42501 (no CONNECT on it), 55000 (invalid, or it
+    /// accepts no connections).
     pub fn open(name: &str) -> Both {
         let Some(fork) = catalog::database_oid(name) else {
             ereport!(
@@ -45,19 +46,9 @@ impl Both {
                 format!("database \"{name}\" is not a fork")
             );
         }
-        // SAFETY: look-ups, and plain variables of this process.
-        let (role, connect) = unsafe {
-            let role = pg_sys::GetUserId();
-            let acl = pg_sys::ACL_CONNECT as pg_sys::AclMode;
-            (role, pg_sys::pg_database_aclcheck(fork.into(), role, acl))
-        };
-        if connect != pg_sys::AclResult::ACLCHECK_OK {
-            ereport!(
-                ERROR,
-                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                format!("permission denied for database {name}")
-            );
-        }
+        // SAFETY: a plain variable of this process.
+        let role = unsafe { pg_sys::GetUserId() };
+        rights::may_look_into(fork, role);
         let now = reader::hold(fork, At::Now);
         let base = reader::hold(fork, At::Cut);
         horizon::protect();

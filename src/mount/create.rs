@@ -7,7 +7,8 @@ use super::members;
 use crate::fork::catalog;
 use crate::reader::kinds;
 use crate::reader::relation::{text, Catalogs, Column};
-use crate::reader::{self, rights, At};
+use crate::reader::rights::{self, Reader};
+use crate::reader::{self, At};
 use crate::shmem::registry;
 use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
@@ -26,7 +27,6 @@ pub struct Table {
     pub schema: u32,
     pub schema_name: String,
     pub name: String,
-    owner: Oid,
     pub natts: i16,
     /// Row security hides rows from the role.
     pub filtered: bool,
@@ -138,17 +138,8 @@ fn find(name: &str, at: At) -> u32 {
             "Mount a fork, or a database that has forks as it is now.",
         );
     }
-    // SAFETY: a look-up.
-    let connect = unsafe {
-        pg_sys::pg_database_aclcheck(db.into(), pg_sys::GetUserId(), pg_sys::ACL_CONNECT as _)
-    };
-    if connect != pg_sys::AclResult::ACLCHECK_OK {
-        ereport!(
-            ERROR,
-            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            format!("permission denied for database {name}")
-        );
-    }
+    // SAFETY: a plain variable of this process.
+    rights::may_look_into(db, unsafe { pg_sys::GetUserId() });
     db
 }
 
@@ -163,6 +154,7 @@ fn default_schema(name: &str, at: At) -> String {
 
 /// The tables of users with rows of their own: partitions, but not what they are partitions of.
 pub fn user_tables(there: &Catalogs, role: Oid) -> Vec<Table> {
+    let reader = Reader::new(there, role);
     let mut schemas = HashMap::new();
     there.all(PG_NAMESPACE, |row| {
         // SAFETY: pg_namespace.
@@ -189,15 +181,16 @@ pub fn user_tables(there: &Catalogs, role: Oid) -> Vec<Table> {
             schema,
             schema_name: schema_name.clone(),
             name: text(&class.relname),
-            owner: class.relowner,
             natts: class.relnatts,
-            filtered: rights::is_filtered(class, role),
-            whole: rights::reads_table(row, role),
+            filtered: reader.is_filtered(class),
+            whole: reader.reads_table(row),
             file: (class.reltablespace.to_u32(), class.relfilenode.to_u32()),
         });
     });
+    let mut usable = HashMap::new();
     tables.retain(|table| {
-        table.oid >= FIRST_NORMAL && rights::uses_schema(there, table.schema, role)
+        let uses = || reader.uses_schema(there, table.schema);
+        table.oid >= FIRST_NORMAL && *usable.entry(table.schema).or_insert_with(uses)
     });
     tables.sort_by(|a, b| (&a.schema_name, &a.name).cmp(&(&b.schema_name, &b.name)));
     tables
@@ -254,6 +247,7 @@ pub fn parse(name: &str) -> Vec<String> {
 }
 
 fn shown(there: &Catalogs, table: &Table, role: Oid) -> Vec<Shown> {
+    let reader = Reader::new(there, role);
     let mut shown: Vec<Option<Shown>> = (0..table.natts).map(|_| None).collect();
     there.each(PG_ATTRIBUTE.0, PG_ATTRIBUTE.1, table.oid, |row| {
         // SAFETY: pg_attribute.
@@ -267,7 +261,7 @@ fn shown(there: &Catalogs, table: &Table, role: Oid) -> Vec<Shown> {
             .map(array_text);
         shown[form.attnum as usize - 1] = Some(Shown {
             column: Column::of(form),
-            readable: table.whole || rights::reads_column(row, table.owner, role),
+            readable: table.whole || reader.reads_column(row),
             missing,
             collation: form.attcollation.to_u32(),
         });

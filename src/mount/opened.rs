@@ -3,7 +3,8 @@
 
 use super::label;
 use crate::reader::relation::{self, Catalogs, Relation};
-use crate::reader::{self, kinds, rights, At};
+use crate::reader::rights::{self, Reader};
+use crate::reader::{self, kinds, At};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::cell::RefCell;
@@ -172,26 +173,24 @@ unsafe fn check_owner(mounted: pg_sys::Relation, label: &label::Label, found: &R
             "Make it the same in both.",
         );
     }
-    if rights::reads_all(owner) && !(found.row_security || found.force_row_security) {
-        return;
-    }
-    // SAFETY: a look-up.
-    let connect =
-        unsafe { pg_sys::pg_database_aclcheck(label.db.into(), owner, pg_sys::ACL_CONNECT as _) };
-    let mut allowed = connect == pg_sys::AclResult::ACLCHECK_OK;
-    let mut whole = false;
+    rights::may_look_into(label.db, owner);
+    let reader = Reader::new(&there, owner);
+    let (mut allowed, mut whole) = (true, false);
     there.each(PG_CLASS.0, PG_CLASS.1, found.oid, |row| {
         // SAFETY: pg_class.
         let class = unsafe { row.fixed::<pg_sys::FormData_pg_class>() };
-        allowed &= !rights::is_filtered(class, owner);
-        whole = rights::reads_table(row, owner);
+        if class.oid.to_u32() == found.oid {
+            allowed = !reader.is_filtered(class);
+            whole = reader.reads_table(row);
+        }
     });
     if allowed && !whole {
         there.each(PG_ATTRIBUTE.0, PG_ATTRIBUTE.1, found.oid, |row| {
             // SAFETY: pg_attribute.
             let form = unsafe { row.fixed::<pg_sys::FormData_pg_attribute>() };
-            if form.attnum > 0 && shown(form.attnum as usize - 1) {
-                allowed &= rights::reads_column(row, found.owner.into(), owner);
+            let here = form.attrelid.to_u32() == found.oid && form.attnum > 0;
+            if here && shown(form.attnum as usize - 1) {
+                allowed &= reader.reads_column(row);
             }
         });
     }
