@@ -1,11 +1,16 @@
 //! The settings.
+#![allow(unsafe_code)] // asks who calls
 
-use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+use pgrx::{pg_sys, GucContext, GucFlags, GucRegistry, GucSetting};
+use std::time::Duration;
 
 /// Forks that can exist at a time (restart needed).
 pub static MAX_FORKS: GucSetting<i32> = GucSetting::<i32>::new(1000);
 /// How long a cut tries to stop the source's backends, in milliseconds.
-pub static CUT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(500);
+static CUT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(500);
+/// As long as that at most for a caller who is no superuser, whatever the setting is: while one backend does
+/// not answer, which may be the caller's own, the source's others wait for about half of it.
+const CUT_TIMEOUT_OF_OTHERS: i32 = 1000;
 /// How long a cut may hold them once they have stopped, in milliseconds.
 pub static MAX_PAUSE: GucSetting<i32> = GucSetting::<i32>::new(10);
 /// The page-map cache, in kilobytes (restart needed).
@@ -16,6 +21,19 @@ pub static MIN_FREE_DISK: GucSetting<i32> = GucSetting::<i32>::new(-1);
 
 /// Whether standbys, and servers restored from the archive, have pg_fork loaded too (D13).
 pub static STANDBYS_READY: GucSetting<bool> = GucSetting::<bool>::new(false);
+
+/// How long the caller's cut may try to stop the source's backends.
+pub fn cut_timeout() -> Duration {
+    let wanted = CUT_TIMEOUT.get();
+    // SAFETY: a look-up.
+    let trusted = wanted <= CUT_TIMEOUT_OF_OTHERS || unsafe { pg_sys::superuser() };
+    let allowed = if trusted {
+        wanted
+    } else {
+        CUT_TIMEOUT_OF_OTHERS
+    };
+    Duration::from_millis(allowed as u64)
+}
 
 /// From `_PG_init`, in the postmaster.
 pub fn register() {
@@ -32,11 +50,11 @@ pub fn register() {
     GucRegistry::define_int_guc(
         c"pg_fork.cut_timeout",
         c"How long fork_create tries to stop the source's backends.",
-        c"Past it, fork_create fails and names the processes that did not answer.",
+        c"Past it, fork_create fails and names the processes that did not answer. At most 1 s for roles that are no superusers.",
         &CUT_TIMEOUT,
         1,
         60_000,
-        GucContext::Userset,
+        GucContext::Suset,
         GucFlags::UNIT_MS,
     );
     GucRegistry::define_int_guc(

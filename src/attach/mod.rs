@@ -9,6 +9,7 @@
 
 mod caches;
 mod comm;
+mod ended;
 mod idle;
 mod nailed;
 mod plpgsql;
@@ -21,7 +22,9 @@ mod status;
 mod switch;
 mod target;
 mod temp;
+mod trust;
 pub mod visit;
+mod way_out;
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -30,6 +33,8 @@ use pgrx::prelude::*;
 pub fn register() {
     request::register();
     comm::register();
+    way_out::register();
+    ended::register();
 }
 
 /// Raises an error with a hint.

@@ -2,6 +2,7 @@
 //! those of the old one undone. What the session itself has set stays (guc.c: its source is higher).
 #![allow(unsafe_code)] // the entries of guc.c
 
+use crate::attach::{request, trust};
 use pgrx::datum::FromDatum;
 use pgrx::pg_sys;
 use pgrx::pg_sys::{GucContext, GucSource};
@@ -84,20 +85,47 @@ pub fn note_base() {
     BASE.with(|base| *base.borrow_mut() = Base { values, read });
 }
 
-/// The settings that a login of this role to this database applies. In a transaction.
+/// The settings that a session of this role takes on in this database: those that a login applies. But of the
+/// database's own those only that no stranger can have set ([`trust`]), above those of the session's home.
+/// In a transaction.
+///
+/// A role's settings in a database need no such care: the role, and who may alter it, can set them.
 pub fn read(database: u32, role: u32) -> Vec<Setting> {
-    let wanted = [
+    let strangers = trust::strangers(database);
+    let own = (database, 0, GucSource::PGC_S_DATABASE);
+    let mut wanted = vec![
         (database, role, GucSource::PGC_S_DATABASE_USER),
         (0, role, GucSource::PGC_S_USER),
-        (database, 0, GucSource::PGC_S_DATABASE),
         (0, 0, GucSource::PGC_S_GLOBAL),
     ];
+    if strangers.is_empty() {
+        wanted.push(own);
+        return rows(&wanted);
+    }
+    wanted.push((request::home(), 0, GucSource::PGC_S_DATABASE));
+    let mut settings = rows(&wanted);
+    let mut theirs = rows(&[own]);
+    theirs.retain(|setting| {
+        parameters().any(|entry| {
+            // SAFETY: entries of `parameters`.
+            unsafe {
+                trust::is_named(entry, &setting.name) && trust::out_of_reach(entry, &strangers)
+            }
+        })
+    });
+    // Of two of one source the last counts.
+    settings.append(&mut theirs);
+    settings
+}
+
+/// The settings in these rows of pg_db_role_setting.
+fn rows(wanted: &[(u32, u32, GucSource::Type)]) -> Vec<Setting> {
     let mut settings = Vec::new();
     // SAFETY: scans of pg_db_role_setting by its index on setdatabase, setrole (2965).
     unsafe {
         let lock = pg_sys::AccessShareLock as i32;
         let relation = pg_sys::table_open(pg_sys::Oid::from(2964), lock);
-        for (database, role, source) in wanted {
+        for &(database, role, source) in wanted {
             let mut keys = [pg_sys::ScanKeyData::default(); 2];
             for (n, value) in [database, role].into_iter().enumerate() {
                 pg_sys::ScanKeyInit(

@@ -34,6 +34,18 @@ unsafe fn text(value: *const c_char) -> String {
         .into_owned()
 }
 
+/// The name of the database that the session is in, as it came there.
+pub fn database() -> CString {
+    // SAFETY: this process's own port, if it has one.
+    unsafe {
+        let port = pg_sys::MyProcPort.cast::<Port>();
+        if port.is_null() || (*port).database_name.is_null() {
+            return CString::default();
+        }
+        CStr::from_ptr((*port).database_name).to_owned()
+    }
+}
+
 /// Says that the session is in this database. `name` lives as long as the session; the last one is
 /// freed.
 pub fn tell(oid: pg_sys::Oid, name: *mut c_char) {

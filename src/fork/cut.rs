@@ -116,7 +116,7 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
     let mut window = Duration::from_millis(5);
     let mut dir = LayerDir::new(source);
     let mut arena = make_room(source.oid, max_pause);
-    let timeout = Duration::from_millis(guc::CUT_TIMEOUT.get() as u64);
+    let timeout = guc::cut_timeout();
     let mut deadline = Instant::now() + timeout;
     let mut guessed = true;
     loop {

@@ -110,6 +110,12 @@ pub fn drop_fork(name: &str, force: bool, missing_ok: bool) -> bool {
         }
     }
     refuse_replication(oid, name);
+    // From here on the transaction's end decides, however it comes.
+    pending::on_commit_drop(oid);
+    if force {
+        // First the mark, because who is ended looks at it.
+        registry::touch(|table| table.update(oid, |slot| slot.ending = 1));
+    }
     refuse_readers(oid, name, force);
     end_sessions(oid, name, force);
     stop_point::at("drop-sessions");
@@ -119,7 +125,6 @@ pub fn drop_fork(name: &str, force: bool, missing_ok: bool) -> bool {
     // synchronous_commit says (as dropdb has it, dbcommands.c).
     // SAFETY: sets a flag of this transaction.
     unsafe { pg_sys::ForceSyncCommit() };
-    pending::on_commit_drop(oid);
     true
 }
 

@@ -102,7 +102,9 @@ fn settle(pending: Vec<Pending>, committed: bool) {
                 });
             }
             (Action::Create, false) | (Action::Drop, true) => abandon(oid),
-            (Action::Drop, false) => {}
+            (Action::Drop, false) => {
+                registry::touch(|table| table.update(oid, |slot| slot.ending = 0));
+            }
         }
     }
 }

@@ -62,8 +62,8 @@ pub struct Slot {
     pub captured: u32,
     /// A layer: the worker is asked to write the source's dirty pages out.
     pub write_out: u32,
-    /// Zero.
-    pub spare: u32,
+    /// A fork: its sessions are being ended by a drop ([`crate::attach`] tells them).
+    pub ending: u32,
     pub seq: u64,
     pub cut_lsn: u64,
     pub cut_time: i64,

@@ -211,7 +211,7 @@ fn a_fork_dropped_by_force_ends_its_sessions_and_a_lost_home_ends_a_reset() {
     get(&mut admin, "SELECT fork_drop('f')");
     let error = guest.batch_execute("SELECT 1").expect_err("ended");
     let state = error.code().map(|code| code.code().to_string());
-    assert!(state.is_none_or(|state| state == "57P01"), "{error:?}");
+    assert!(state.is_none_or(|state| state == "57P04"), "{error:?}");
     // The other way round: the database that the session came from goes.
     get(&mut admin, "SELECT fork_create('lobby', 'g')");
     get(&mut admin, "SELECT fork_create('prod', 'h')");
