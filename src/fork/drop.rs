@@ -2,8 +2,8 @@
 #![allow(non_snake_case)] // C's names
 #![allow(unsafe_code)] // calls into procarray.c
 
-use crate::fork::{base, catalog, pending, readers, rows};
-use crate::shmem::registry::{self, Slot};
+use crate::fork::{base, catalog, pending, prepared, readers, rows};
+use crate::shmem::registry::{self, ForkState, Slot};
 use crate::stop_point;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -16,7 +16,12 @@ unsafe extern "C-unwind" {
     fn CountDBSubscriptions(database: pg_sys::Oid) -> i32;
 }
 
-fn report(code: PgSqlErrorCode, message: String, detail: Option<String>, hint: Option<&str>) -> ! {
+pub(super) fn report(
+    code: PgSqlErrorCode,
+    message: String,
+    detail: Option<String>,
+    hint: Option<&str>,
+) -> ! {
     let mut error = ErrorReport::new(code, message, "fork_drop");
     if let Some(detail) = detail {
         error = error.set_detail(detail);
@@ -38,7 +43,8 @@ pub fn names_of(forks: &[Slot]) -> String {
 ///
 /// Raises 3D000 (no such database, unless `missing_ok`), 42809 (not a fork), 42501 (neither owner
 /// nor superuser), 55006 (in use by sessions, prepared transactions or logical replication, or this
-/// session is in it), 2BP01 (it has forks of its own).
+/// session is in it), 2BP01 (it has forks of its own), 25001 (an invalid fork has prepared transactions, and
+/// this is a subtransaction).
 pub fn drop_fork(name: &str, force: bool, missing_ok: bool) -> bool {
     let Some(oid) = catalog::database_oid(name) else {
         let message = format!("database \"{name}\" does not exist");
@@ -110,6 +116,7 @@ pub fn drop_fork(name: &str, force: bool, missing_ok: bool) -> bool {
         }
     }
     refuse_replication(oid, name);
+    end_prepared(oid, name, force);
     // From here on the transaction's end decides, however it comes.
     pending::on_commit_drop(oid);
     if force {
@@ -156,6 +163,18 @@ fn refuse_replication(oid: u32, name: &str) {
             format!("fork \"{name}\" is being used by logical replication subscription"),
             format!("There are {subscriptions} subscriptions."),
         );
+    }
+}
+
+/// Rolls back what was prepared in an invalid fork, if nothing else keeps it; raises 55006 for another.
+fn end_prepared(oid: u32, name: &str, force: bool) {
+    let invalid = registry::fork(oid).is_some_and(|fork| fork.state == ForkState::Invalid);
+    if !invalid {
+        return prepared::refuse(oid, name);
+    }
+    // SAFETY: a count under ProcArrayLock.
+    if force || unsafe { pg_sys::CountDBBackends(oid.into()) } == 0 {
+        prepared::roll_back(oid, name);
     }
 }
 

@@ -13,6 +13,7 @@ pub mod marks;
 pub mod merge;
 pub mod pending;
 pub mod pool;
+mod prepared;
 pub mod readers;
 pub mod room;
 pub mod rows;

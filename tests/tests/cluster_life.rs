@@ -231,3 +231,125 @@ fn a_crash_of_a_backend_loses_no_fork_made_since_the_start() {
         assert_eq!(cluster.sql(db, "SELECT v FROM t"), v, "{db}");
     }
 }
+
+/// Makes all forks of the server invalid.
+fn invalidate_all(cluster: &Cluster, fork: &str) {
+    let set = |what: &str| {
+        cluster.sql(
+            "postgres",
+            &format!("ALTER SYSTEM {what}; SELECT pg_reload_conf()"),
+        )
+    };
+    set("SET pg_fork.min_free_disk = '1000000000'");
+    let state = format!("SELECT state FROM pg_forks WHERE name = '{fork}'");
+    let invalid = (0..200).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        cluster.sql("postgres", &state) == "invalid"
+    });
+    assert!(invalid, "{}", cluster.log_tail());
+    set("RESET pg_fork.min_free_disk");
+}
+
+#[test]
+fn what_was_prepared_in_an_invalid_fork_ends_with_it() {
+    let cluster = Cluster::new("");
+    let sql = |db: &str, sql: &str| cluster.sql(db, sql);
+    let gids = || {
+        sql(
+            "postgres",
+            "SELECT string_agg(gid, ' ' ORDER BY gid) FROM pg_prepared_xacts",
+        )
+    };
+    sql(
+        "postgres",
+        "CREATE ROLE keeper LOGIN; CREATE ROLE writer LOGIN; CREATE DATABASE shop; CREATE DATABASE hall",
+    );
+    sql("shop", "CREATE EXTENSION pg_fork; CREATE TABLE t AS SELECT generate_series(1, 9) AS i; CREATE TABLE u (i int); GRANT ALL ON t TO writer; GRANT ALL ON SCHEMA public TO writer");
+    sql("hall", "CREATE EXTENSION pg_fork");
+    sql("postgres", "SELECT fork_create('shop', 'try'); ALTER DATABASE try OWNER TO keeper; SELECT fork_create('shop', 'fine'); REVOKE EXECUTE ON FUNCTION pg_prepared_xact FROM PUBLIC");
+    // One makes a relation, whose file has to go; one holds locks and has a subtransaction.
+    cluster
+        .client_as("writer", "try")
+        .batch_execute("BEGIN; CREATE TABLE own AS SELECT * FROM t; INSERT INTO t VALUES (10); PREPARE TRANSACTION 'wrote ''it'''")
+        .expect("prepared");
+    cluster
+        .client("try")
+        .batch_execute("BEGIN; SAVEPOINT s; LOCK u; INSERT INTO u VALUES (1); RELEASE s; PREPARE TRANSACTION 'locked'")
+        .expect("prepared");
+    sql("shop", "SELECT fork_drop('fine')");
+    cluster
+        .client("shop")
+        .batch_execute("BEGIN; INSERT INTO t VALUES (11); PREPARE TRANSACTION 'of shop'")
+        .expect("prepared");
+    // Of a fork that works they are someone's still.
+    for force in [true, false] {
+        let call = format!("SELECT fork_drop('try', {force})");
+        let error = cluster.expect_error("postgres", &call, "55006");
+        assert!(
+            error.contains("HINT:") && error.contains("'locked'"),
+            "{error}"
+        );
+    }
+    // A transaction that is under way when the fork becomes invalid can still be undone, with what it made.
+    let mut under_way = cluster.client("try");
+    under_way
+        .batch_execute("BEGIN; CREATE TABLE undone AS SELECT * FROM t")
+        .expect("made");
+    invalidate_all(&cluster, "try");
+    // The settings are read anew first, which may need a catalog.
+    let _ = under_way.batch_execute("SELECT 1");
+    under_way.batch_execute("ROLLBACK").expect("rolled back");
+    drop(under_way);
+    cluster.stop("fast");
+    cluster.start();
+    assert_eq!(gids(), "locked of shop wrote 'it'");
+    assert!(cluster.try_client("try").is_none());
+    let mut keeper = cluster.client_as("keeper", "hall");
+    let error = keeper
+        .batch_execute("DO $$ BEGIN PERFORM public.fork_drop('try'); EXCEPTION WHEN division_by_zero THEN NULL; END $$")
+        .expect_err("in a subtransaction");
+    let error = error.as_db_error().expect("an error of the server");
+    assert_eq!(
+        (error.code().code(), error.hint().is_some()),
+        ("25001", true)
+    );
+    assert_eq!(gids(), "locked of shop wrote 'it'");
+    // With other things in the same transaction, which goes on as it was; what was prepared is gone at once.
+    for step in [
+        "CREATE TEMP TABLE notes (v text)",
+        "BEGIN",
+        "INSERT INTO notes VALUES ('before')",
+        "SAVEPOINT a",
+        "INSERT INTO notes VALUES ('within')",
+        "RELEASE a",
+        "SELECT fork_drop('try')",
+    ] {
+        keeper.batch_execute(step).expect(step);
+    }
+    assert_eq!(gids(), "of shop");
+    for step in [
+        "INSERT INTO notes VALUES ('after')",
+        "SAVEPOINT b",
+        "INSERT INTO notes VALUES ('undone')",
+        "ROLLBACK TO b",
+        "ROLLBACK",
+        "INSERT INTO notes VALUES ('kept')",
+    ] {
+        keeper.batch_execute(step).expect(step);
+    }
+    let kept = "SELECT v, current_user::text, current_database()::text FROM notes";
+    let kept = keeper.query_one(kept, &[]).expect("read");
+    let kept: [String; 3] = [0, 1, 2].map(|n| kept.get(n));
+    assert_eq!(kept, ["kept", "keeper", "hall"]);
+    let state = "SELECT state FROM pg_forks WHERE name = 'try'";
+    assert_eq!(sql("postgres", state), "invalid");
+    keeper
+        .batch_execute("SELECT fork_drop('try')")
+        .expect("dropped");
+    sql("shop", "ROLLBACK PREPARED 'of shop'; VACUUM");
+    cluster.wait_for_folders(0);
+    cluster.stop("immediate");
+    cluster.start();
+    assert_eq!(gids(), "");
+    assert_eq!(sql("shop", "SELECT count(*) FROM t"), "9");
+}
