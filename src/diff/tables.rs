@@ -2,30 +2,34 @@
 #![allow(unsafe_code)] // plain variables of this process
 
 use super::changed::{self, Dirty};
+use super::columns::{self, Column};
+use super::heads::{self, Head, Leaf};
 use crate::fork::catalog;
-use crate::mount::create::{parse, user_tables, Table};
-use crate::reader::relation::{self, Catalogs, Relation};
+use crate::reader::page::Pages;
+use crate::reader::relation::Catalogs;
 use crate::reader::{self, horizon, rights, At};
 use crate::shmem::registry;
 use pg_fork_core::types::Block;
 use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
+use std::collections::HashSet;
+use std::ffi::CStr;
 
 /// A fork and its cut, held until the transaction's end.
 pub struct Both {
     pub now: Catalogs,
     pub base: Catalogs,
+    /// Of the text in both.
+    pub encoding: i32,
     pub snapshot: pg_sys::Snapshot,
+    pub role: Oid,
     dirty: Dirty,
-    role: Oid,
-    /// Lives as long as this: what is made later, between two rows of a result, goes there.
-    memory: pg_sys::MemoryContext,
 }
 
 /// A table on one side or both.
 pub struct Pair {
-    pub now: Option<Table>,
-    pub base: Option<Table>,
+    pub now: Option<Head>,
+    pub base: Option<Head>,
 }
 
 impl Both {
@@ -56,113 +60,137 @@ impl Both {
         Both {
             now: Catalogs::open(now),
             base: Catalogs::open(base),
+            encoding: catalog::encoding_of(fork),
             snapshot,
             // After the snapshot: what it sees was on its page by now.
             dirty: Dirty::of(now),
             role,
-            // SAFETY: a plain variable of this process.
-            memory: unsafe { pg_sys::CurrentMemoryContext },
         }
     }
 
-    /// Runs `what` with its allocations kept as long as this.
-    pub fn kept<R>(&self, what: impl FnOnce() -> R) -> R {
-        // SAFETY: the context of `open`.
-        unsafe {
-            let last = pg_sys::MemoryContextSwitchTo(self.memory);
-            let result = what();
-            pg_sys::MemoryContextSwitchTo(last);
-            result
+    pub fn catalogs(&self, at: At) -> &Catalogs {
+        match at {
+            At::Now => &self.now,
+            At::Cut => &self.base,
         }
     }
 
-    /// All tables of users: first by their numbers, then those that were made anew by their names.
+    /// All tables of users: first by their numbers, then those that were made anew by their names. A table
+    /// that was made partitioned, or plain again, is the table of its name too, whatever else that one became.
     pub fn pairs(&self) -> Vec<Pair> {
-        let now = user_tables(&self.now, self.role);
-        let mut base: Vec<Option<Table>> = user_tables(&self.base, self.role)
-            .into_iter()
-            .map(Some)
+        let now = heads::of(&self.now, self.encoding, self.role);
+        let base = heads::of(&self.base, self.encoding, self.role);
+        let is_named = |a: &Head, b: &Head| (&a.schema, &a.name) == (&b.schema, &b.name);
+        let by_number: Vec<Option<usize>> = now
+            .iter()
+            .map(|head| base.iter().position(|other| other.oid == head.oid))
             .collect();
-        let mut pairs: Vec<Pair> = now
-            .into_iter()
-            .map(|now| Pair {
-                base: take(&mut base, |it| it.oid == now.oid),
-                now: Some(now),
-            })
-            .collect();
-        for pair in pairs.iter_mut().filter(|pair| pair.base.is_none()) {
-            let now = pair.now.as_ref();
-            pair.base = take(&mut base, |it| {
-                now.is_some_and(|now| (&now.schema_name, &now.name) == (&it.schema_name, &it.name))
+        let mut taken: HashSet<usize> = by_number.iter().flatten().copied().collect();
+        let mut pairs = Vec::new();
+        for (head, mut other) in now.iter().zip(by_number) {
+            if other.is_none() {
+                let same = |n: &usize| is_named(&base[*n], head);
+                let free =
+                    |n: &usize| !taken.contains(n) || base[*n].partitioned != head.partitioned;
+                other = (0..base.len()).find(|n| same(n) && free(n));
+                taken.extend(other);
+            }
+            pairs.push(Pair {
+                now: Some(head.clone()),
+                base: other.map(|n| base[n].clone()),
             });
         }
-        let gone = base.into_iter().flatten();
-        pairs.extend(gone.map(|base| Pair {
+        let gone = (0..base.len()).filter(|n| !taken.contains(n));
+        pairs.extend(gone.map(|n| Pair {
             now: None,
-            base: Some(base),
+            base: Some(base[n].clone()),
         }));
         pairs
     }
 
-    /// The pair of that name, of the fork or, if it is gone there, of the cut. Raises 42P01.
+    /// The pair of that name: as it is in the fork or, if nothing is called so there, as it was at the cut.
+    /// Raises 42P01, 42P09 for a name that several schemas have and `public` has not.
     pub fn named(&self, name: &str) -> Pair {
         let parts = parse(name);
-        let fits = |table: &Table| match parts.as_slice() {
-            [one] => table.name == *one,
-            [schema, one] => table.name == *one && table.schema_name == *schema,
-            _ => false,
-        };
-        let mut found: Vec<Pair> = self
-            .pairs()
-            .into_iter()
-            .filter(|pair| pair.table().is_some_and(fits))
-            .collect();
-        if found.len() > 1 {
-            found.retain(|pair| pair.table().is_some_and(|it| it.schema_name == "public"));
-        }
-        match (found.pop(), found.is_empty()) {
-            (Some(pair), true) => pair,
+        let fits = |head: &Head| match parts.as_slice() {
+            [one] => head.name == *one,
+            [schema, one] => head.name == *one && head.schema == *schema,
             _ => reader::refuse(
-                PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
-                format!("table \"{name}\" exists neither in the fork nor at its cut"),
-                "Name a table with rows of its own as table or schema.table.",
+                PgSqlErrorCode::ERRCODE_SYNTAX_ERROR,
+                format!("improper table name: \"{name}\""),
+                "Name a table as table or schema.table.",
             ),
-        }
-    }
-
-    /// Opens the pair's tables, locking them.
-    pub fn open_pair(&self, pair: &Pair) -> Opened {
-        let open = |catalogs: &Catalogs, table: &Option<Table>| {
-            let oid = table.as_ref()?.oid;
-            relation::open(catalogs.db, oid)
         };
-        let now = open(&self.now, &pair.now);
-        let base = open(&self.base, &pair.base);
-        let blocks = self.blocks(now.as_ref(), base.as_ref());
-        Opened { now, base, blocks }
+        let mut pairs = self.pairs();
+        let sides: [fn(&Pair) -> Option<&Head>; 2] =
+            [|pair| pair.now.as_ref(), |pair| pair.base.as_ref()];
+        for side in sides {
+            let of_name = |pair: &Pair| side(pair).is_some_and(fits);
+            let mut found: Vec<usize> = (0..pairs.len()).filter(|n| of_name(&pairs[*n])).collect();
+            if found.len() > 1 {
+                let usual =
+                    |n: &usize| side(&pairs[*n]).is_some_and(|head| head.schema == "public");
+                let schemas: Vec<&str> = found
+                    .iter()
+                    .filter_map(|n| side(&pairs[*n]))
+                    .map(|head| head.schema.as_str())
+                    .collect();
+                match found.iter().copied().find(usual) {
+                    Some(one) => found = vec![one],
+                    None => ambiguous(name, &schemas.join(", ")),
+                }
+            }
+            if let Some(one) = found.pop() {
+                return pairs.swap_remove(one);
+            }
+        }
+        reader::refuse(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+            format!("table \"{name}\" exists neither in the fork nor at its cut"),
+            "Name a table as table or schema.table; views and foreign tables have no rows of their own.",
+        )
     }
 
-    /// Whether the pair's tables need to be looked at: without opening them.
+    /// The blocks of a relation that may differ, which the fork and its cut have these files of; `None` for all.
+    pub fn blocks(&self, now: &Pages, base: &Pages) -> Option<Vec<Block>> {
+        if !changed::is_same_file(now, base) {
+            return None;
+        }
+        changed::blocks(self.now.db, now, &self.dirty, (now.count(), base.count()))
+    }
+
+    /// Whether the pair's rows need to be looked at: without opening its tables.
     pub fn may_differ(&self, pair: &Pair) -> bool {
         let (Some(now), Some(base)) = (&pair.now, &pair.base) else {
             return true;
         };
-        if (now.file, now.oid) != (base.file, base.oid) || is_altered(self, pair) {
+        if now.oid != base.oid || self.is_altered(pair) {
             return true;
         }
-        let [now, base] = [(&self.now, now), (&self.base, base)]
-            .map(|(catalogs, table)| catalogs.file(table.file));
-        let lengths = (now.count(), base.count());
-        changed::blocks(self.now.db, &now, &self.dirty, lengths).is_none_or(|it| !it.is_empty())
+        pair.leaves().iter().any(|leaves| match leaves {
+            (Some(now), Some(base)) => {
+                let (now, base) = (self.now.file(now.file), self.base.file(base.file));
+                self.blocks(&now, &base).is_none_or(|it| !it.is_empty())
+            }
+            _ => true,
+        })
     }
 
-    fn blocks(&self, now: Option<&Relation>, base: Option<&Relation>) -> Option<Vec<Block>> {
-        let (now, base) = (now?, base?);
-        if !changed::is_same_file(&now.pages, &base.pages) {
-            return None;
-        }
-        let lengths = (now.pages.count(), base.pages.count());
-        changed::blocks(self.now.db, &now.pages, &self.dirty, lengths)
+    /// Whether the table's name or columns changed.
+    pub fn is_altered(&self, pair: &Pair) -> bool {
+        let (Some(now), Some(base)) = (&pair.now, &pair.base) else {
+            return false;
+        };
+        (&now.schema, &now.name) != (&base.schema, &base.name)
+            || columns::is_altered(
+                &columns::of(&self.now, now.oid),
+                &columns::of(&self.base, base.oid),
+            )
+    }
+
+    /// The table's columns on one side.
+    pub fn columns(&self, at: At, head: Option<&Head>) -> Vec<Column> {
+        head.map_or_else(Vec::new, |head| columns::of(self.catalogs(at), head.oid))
     }
 }
 
@@ -177,53 +205,69 @@ impl Drop for Both {
     }
 }
 
-/// A pair's tables, opened, and the blocks that may differ: `None` for all.
-pub struct Opened {
-    pub now: Option<Relation>,
-    pub base: Option<Relation>,
-    pub blocks: Option<Vec<Block>>,
-}
-
 impl Pair {
     /// The fork's table, or the cut's if the fork has none.
-    pub fn table(&self) -> Option<&Table> {
+    pub fn table(&self) -> Option<&Head> {
         self.now.as_ref().or(self.base.as_ref())
     }
 
     /// Whether the role sees all rows and columns on each side that there is.
     pub fn is_readable(&self) -> bool {
         let sides = [&self.now, &self.base];
-        sides
-            .into_iter()
-            .flatten()
-            .all(|it| it.whole && !it.filtered)
+        sides.into_iter().flatten().all(|it| it.readable)
     }
 
-    /// Whether the table was rewritten, so that all rows have to be compared.
-    pub fn is_rewritten(&self) -> bool {
-        matches!((&self.now, &self.base), (Some(now), Some(base)) if now.file != base.file)
-    }
-}
-
-/// Whether the table's name or columns changed.
-pub fn is_altered(both: &Both, pair: &Pair) -> bool {
-    let (Some(now), Some(base)) = (&pair.now, &pair.base) else {
-        return false;
-    };
-    let form = |catalogs: &Catalogs, table: &Table| -> Vec<String> {
-        let columns = catalogs.columns(table.oid, table.natts);
-        let told = columns
+    /// The relations that the rows lie in, each beside what it was.
+    pub fn leaves(&self) -> Vec<(Option<Leaf>, Option<Leaf>)> {
+        let of = |head: &Option<Head>| {
+            head.as_ref()
+                .map_or_else(Vec::new, |head| head.leaves.clone())
+        };
+        let (now, base) = (of(&self.now), of(&self.base));
+        let other = |leaf: &Leaf, all: &[Leaf]| all.iter().find(|it| it.oid == leaf.oid).copied();
+        let mut leaves: Vec<_> = now
             .iter()
-            .map(|it| format!("{} {} {} {}", it.name, it.kind, it.modifier, it.dropped));
-        told.collect()
-    };
-    (&now.schema_name, &now.name) != (&base.schema_name, &base.name)
-        || form(&both.now, now) != form(&both.base, base)
+            .map(|leaf| (Some(*leaf), other(leaf, &base)))
+            .collect();
+        let gone = base.iter().filter(|leaf| other(leaf, &now).is_none());
+        leaves.extend(gone.map(|leaf| (None, Some(*leaf))));
+        leaves
+    }
+
+    /// Whether a relation was rewritten, so that all its rows have to be compared.
+    pub fn is_rewritten(&self) -> bool {
+        let moved = |leaves: &(Option<Leaf>, Option<Leaf>)| match leaves {
+            (Some(now), Some(base)) => now.file != base.file,
+            (now, base) => {
+                self.now.is_some() && self.base.is_some() && now.is_some() != base.is_some()
+            }
+        };
+        self.leaves().iter().any(moved)
+    }
 }
 
-fn take(tables: &mut [Option<Table>], fits: impl Fn(&Table) -> bool) -> Option<Table> {
-    let found = tables.iter_mut().find(|it| it.as_ref().is_some_and(&fits));
-    found.and_then(Option::take)
+fn ambiguous(name: &str, schemas: &str) -> ! {
+    reader::refuse(
+        PgSqlErrorCode::ERRCODE_AMBIGUOUS_ALIAS,
+        format!("table name \"{name}\" is not unique: it is in the schemas {schemas}"),
+        "Name the table as schema.table.",
+    )
+}
+
+/// The parts of a name that may be qualified and quoted. Raises 42602 for what is no name.
+pub fn parse(name: &str) -> Vec<String> {
+    let text = crate::pg::text::to_server(name);
+    // SAFETY: raises an error if that is no name; a list of palloc'd strings.
+    unsafe {
+        let list = pg_sys::stringToQualifiedNameList(text.as_ptr());
+        let list = pgrx::PgList::<pg_sys::Node>::from_pg(list);
+        list.iter_ptr()
+            .map(|node| {
+                let value = CStr::from_ptr((*node.cast::<pg_sys::String>()).sval);
+                crate::pg::text::server(value.to_bytes())
+            })
+            .collect()
+    }
 }
 
 /// The transaction's snapshot where it has one for all its statements, else one of this moment; registered.

@@ -215,6 +215,22 @@ pub fn tablespace_of(oid: u32) -> u32 {
     }
 }
 
+/// The encoding of a database that has a row.
+pub fn encoding_of(oid: u32) -> i32 {
+    // SAFETY: a row of the catalog cache, held while it is looked at.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::DATABASEOID as i32;
+        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Oid::from(oid).into());
+        if tuple.is_null() {
+            return text::server_encoding();
+        }
+        let form = &*pg_sys::heap_tuple_get_struct::<pg_sys::FormData_pg_database>(tuple);
+        let encoding = form.encoding;
+        pg_sys::ReleaseSysCache(tuple);
+        encoding
+    }
+}
+
 /// Whether the caller owns the database, or is a superuser.
 pub fn owns(oid: u32) -> bool {
     // SAFETY: plain look-ups.

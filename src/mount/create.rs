@@ -32,8 +32,6 @@ pub struct Table {
     pub filtered: bool,
     /// The role may read all columns.
     pub whole: bool,
-    /// Tablespace and number of the file.
-    pub file: (u32, u32),
 }
 
 /// A column of it, and what rows have that were written before it was added.
@@ -184,7 +182,6 @@ pub fn user_tables(there: &Catalogs, role: Oid) -> Vec<Table> {
             natts: class.relnatts,
             filtered: reader.is_filtered(class),
             whole: reader.reads_table(row),
-            file: (class.reltablespace.to_u32(), class.relfilenode.to_u32()),
         });
     });
     let mut usable = HashMap::new();

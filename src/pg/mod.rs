@@ -11,7 +11,8 @@ pub mod md;
 pub mod process;
 pub mod queue;
 pub mod raw;
-#[allow(dead_code)]
+
 pub mod text;
 pub mod threads;
 pub mod tuple;
+pub mod uniform;

@@ -220,3 +220,35 @@ pub fn bytes_datum(bytes: &[u8]) -> pg_sys::Datum {
         ))
     }
 }
+
+/// Whether the text can be said in this database's encoding, all of it.
+pub fn fits(text: &str) -> bool {
+    let encoding = server_encoding();
+    text.is_ascii()
+        || (!text.chars().any(|c| stands_for(c).is_some()) && to_or_mark(text, encoding).1)
+}
+
+/// The text with what this database's encoding cannot say written out: `\xE9` for a byte that is no text,
+/// `\u{20AC}` for a character that it does not have.
+pub fn shown(text: &str) -> Cow<'_, str> {
+    if fits(text) {
+        return Cow::Borrowed(text);
+    }
+    let encoding = server_encoding();
+    // In an encoding of one byte for each character, and in none, any byte is text.
+    // SAFETY: a number of an encoding.
+    let any_byte = unsafe { pg_sys::pg_encoding_max_length(encoding) } == 1;
+    let mut out = String::with_capacity(text.len());
+    let mut buffer = [0; 4];
+    for c in text.chars() {
+        match stands_for(c) {
+            Some(_) if any_byte => out.push(c),
+            Some(byte) => out.push_str(&format!("\\x{byte:02X}")),
+            None if c.is_ascii() || to_or_mark(c.encode_utf8(&mut buffer), encoding).1 => {
+                out.push(c)
+            }
+            None => out.push_str(&format!("\\u{{{:X}}}", u32::from(c))),
+        }
+    }
+    Cow::Owned(out)
+}

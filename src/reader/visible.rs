@@ -34,16 +34,28 @@ fn committed(xid: u32) -> bool {
     unsafe { pg_sys::TransactionIdDidCommit(xid.into()) }
 }
 
-/// Whether the snapshot sees the tuple. No transaction of this session has written to the other
-/// database, so none of its xids is this transaction's own.
+/// Whether the xid is this transaction's, or one of its subtransactions' that was not rolled back. Its rows
+/// are there where a session looks into the fork that it is in.
+fn own(xid: u32, snapshot: pg_sys::Snapshot) -> bool {
+    // SAFETY: a valid snapshot; state of this process.
+    unsafe {
+        let old = (xid.wrapping_sub((*snapshot).xmin.into_inner()) as i32) < 0;
+        !old && pg_sys::GetTopTransactionIdIfAny().into_inner() != 0
+            && pg_sys::TransactionIdIsCurrentTransactionId(xid.into())
+    }
+}
+
+/// Whether the snapshot sees the tuple. Of this transaction's own changes all that it has made by now count,
+/// whichever command made them.
 pub fn sees(tuple: &Tuple, page: &Page, snapshot: pg_sys::Snapshot) -> bool {
     let mask = tuple.infomask;
     match mask & HEAP_XMIN_FROZEN {
         HEAP_XMIN_FROZEN => {}
         HEAP_XMIN_INVALID => return false,
         hint => {
-            if running(tuple.xmin, snapshot)
-                || (hint != HEAP_XMIN_COMMITTED && !committed(tuple.xmin))
+            if !own(tuple.xmin, snapshot)
+                && (running(tuple.xmin, snapshot)
+                    || (hint != HEAP_XMIN_COMMITTED && !committed(tuple.xmin)))
             {
                 return false;
             }
@@ -60,7 +72,11 @@ pub fn sees(tuple: &Tuple, page: &Page, snapshot: pg_sys::Snapshot) -> bool {
         let updater =
             unsafe { pg_sys::HeapTupleGetUpdateXid(page.as_ptr().add(tuple.at).cast_mut().cast()) };
         let updater = updater.into_inner();
-        return updater == 0 || running(updater, snapshot) || !committed(updater);
+        return updater == 0
+            || (!own(updater, snapshot) && (running(updater, snapshot) || !committed(updater)));
+    }
+    if own(tuple.xmax, snapshot) {
+        return false;
     }
     running(tuple.xmax, snapshot) || (mask & HEAP_XMAX_COMMITTED == 0 && !committed(tuple.xmax))
 }

@@ -1,7 +1,6 @@
 //! What a worker can be asked for. A new job is a variant here and its function.
 #![allow(unsafe_code)] // calls into SPI
 
-use crate::diff::told;
 use crate::pg::raw;
 use crate::remote::worker::{Failed, Out};
 use pgrx::pg_sys;
@@ -13,38 +12,19 @@ use std::ffi::{CStr, CString};
 pub enum Job {
     /// The rows of the query that the arguments are, each column as text.
     Sql,
-    /// The rows that differ from the cut ([`crate::diff::told`]): of the fork, and of the table in it, whose
-    /// names are the arguments, with a zero byte between; without a table: of all.
-    Rows,
 }
 
 impl Job {
     pub fn from_number(number: u8) -> Option<Self> {
-        [Job::Sql, Job::Rows]
-            .into_iter()
-            .find(|job| *job as u8 == number)
+        (number == Job::Sql as u8).then_some(Job::Sql)
     }
 
     /// Does the job in the worker, in a transaction with an active snapshot. Errors may be raised.
     pub fn run(self, arguments: &[u8], out: &mut Out) -> Result<(), Failed> {
         match self {
             Job::Sql => sql(arguments, out),
-            Job::Rows => rows(arguments, out),
         }
     }
-}
-
-fn rows(arguments: &[u8], out: &mut Out) -> Result<(), Failed> {
-    let names = String::from_utf8_lossy(arguments);
-    let (fork, table) = match names.split_once('\0') {
-        Some((fork, table)) => (fork, Some(table)),
-        None => (names.as_ref(), None),
-    };
-    for row in told::all(fork, table) {
-        let columns = row.map(|text| text.and_then(|text| CString::new(text).ok()));
-        out.row(&columns.each_ref().map(|text| text.as_deref()))?;
-    }
-    Ok(())
 }
 
 const BATCH: std::ffi::c_long = 1000;

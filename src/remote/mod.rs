@@ -12,5 +12,4 @@ mod wire;
 mod worker;
 
 pub use call::{Call, Failure};
-pub use jobs::Job;
-pub use wire::{Seen, Side};
+pub use wire::Side;

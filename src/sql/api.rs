@@ -55,7 +55,6 @@ pub(super) unsafe fn required_name(
 }
 
 /// An argument of type `text`.
-#[allow(dead_code)]
 pub(super) unsafe fn text_argument(fcinfo: pg_sys::FunctionCallInfo, n: usize) -> Option<String> {
     // SAFETY: the argument is of type text.
     unsafe { argument(fcinfo, n).map(|datum| text::server(&text::datum_bytes(datum))) }

@@ -5,6 +5,5 @@ mod attach;
 mod diff;
 mod mount;
 mod rows;
-#[allow(dead_code)]
 mod srf;
 mod views;

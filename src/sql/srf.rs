@@ -27,6 +27,20 @@ impl Rows {
         }
     }
 
+    /// What the rows look like.
+    pub fn form(&self) -> pg_sys::TupleDesc {
+        self.form
+    }
+
+    /// Adds the row that the slot holds.
+    ///
+    /// # Safety
+    /// A slot of the rows' form.
+    pub unsafe fn put_slot(&mut self, slot: *mut pg_sys::TupleTableSlot) {
+        // SAFETY: by the caller's promise.
+        unsafe { pg_sys::tuplestore_puttupleslot(self.store, slot) };
+    }
+
     /// Adds a row of as many columns as were declared, of their types.
     pub fn put(&mut self, columns: &[Option<Datum>]) {
         let mut values: Vec<Datum> = columns

@@ -10,6 +10,8 @@ pub mod engine;
 mod engine_model;
 pub mod filter;
 pub mod format;
+pub mod json;
+pub mod matching;
 pub mod names;
 pub mod outcomes;
 pub mod pages;
