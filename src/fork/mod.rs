@@ -11,6 +11,7 @@ pub mod drop;
 pub mod files;
 pub mod marks;
 pub mod merge;
+mod own_settings;
 pub mod pending;
 pub mod pool;
 mod prepared;

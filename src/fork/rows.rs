@@ -7,6 +7,7 @@
 use crate::fork::catalog::{
     database_oid, Source, DATABASE_OID_INDEX, DATABASE_RELATION as DATABASES,
 };
+use crate::fork::own_settings;
 use crate::pg::text;
 use crate::pg::tuple::{Catalog, Row};
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -16,6 +17,8 @@ use std::ffi::CString;
 /// pg_db_role_setting, and its index on setdatabase and setrole.
 const SETTINGS: u32 = 2964;
 const SETTINGS_INDEX: u32 = 2965;
+/// Its column setconfig.
+const SETCONFIG: i32 = 3;
 /// pg_shseclabel, and its index, which begins with objoid.
 const LABELS: u32 = 3592;
 const LABELS_INDEX: u32 = 3593;
@@ -41,7 +44,14 @@ pub fn insert(source: &Source, oid: u32, name: &str) {
     });
     let settings = Catalog::open(SETTINGS);
     settings.each(SETTINGS_INDEX, 1, source.oid, |row| {
-        settings.insert_like(row, &[(1, Some(Datum::from(Oid::from(oid))))]);
+        // SAFETY: an array of texts; it is never null.
+        let values = row
+            .column(SETCONFIG)
+            .and_then(|values| unsafe { own_settings::inherited(values) });
+        if values.is_some() {
+            let database = Some(Datum::from(Oid::from(oid)));
+            settings.insert_like(row, &[(1, database), (SETCONFIG as usize, values)]);
+        }
     });
     // SAFETY: C strings that outlive the call; text datums are copied into the row.
     let [provider, label] = ["pg_fork", "fork"].map(|text| unsafe {

@@ -51,10 +51,7 @@ fn plain() -> Suite {
 
 fn fork() -> Suite {
     let cluster = preloaded();
-    cluster.sql(
-        "postgres",
-        "CREATE DATABASE origin TEMPLATE template0; ALTER DATABASE origin SET pg_fork.isolation = off",
-    );
+    cluster.sql("postgres", "CREATE DATABASE origin TEMPLATE template0");
     // Nobody ever connects to it: autovacuum passes by databases that have no statistics.
     let oid = cluster.sql(
         "postgres",
@@ -63,7 +60,10 @@ fn fork() -> Suite {
     let folder = format!("{}/base/{oid}", cluster.data());
     cluster.sql("postgres", "CHECKPOINT");
     let before = files(&folder);
-    cluster.sql("postgres", "SELECT fork_create('origin', 'regression')");
+    cluster.sql(
+        "postgres",
+        "SELECT fork_create('origin', 'regression'); ALTER DATABASE regression SET pg_fork.isolation = off",
+    );
     let suite = Suite::run(&cluster);
     cluster.sql("postgres", "CHECKPOINT");
     assert!(before.len() > 200, "{folder} has too few files");
