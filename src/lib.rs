@@ -79,6 +79,7 @@ mod init {
         install_hooks();
         fork::pending::register();
         hooks::relmap::install();
+        hooks::lookups::register();
         hooks::session::register();
         hooks::utility::register();
         attach::register();

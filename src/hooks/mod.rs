@@ -1,5 +1,6 @@
 //! What goes past the storage manager (DESIGN.md, section 5).
 
+pub mod lookups;
 pub mod relmap;
 pub mod session;
 pub mod sizes;

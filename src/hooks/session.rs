@@ -6,7 +6,6 @@ use crate::attach;
 use crate::isolation;
 use crate::mount::watch;
 use crate::pg::raw;
-use crate::shmem;
 use crate::smgr::stop;
 use pgrx::pg_guard;
 use pgrx::pg_sys;
@@ -49,7 +48,7 @@ unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags:
     // SAFETY: the caller's arguments, for another library's hook or the standard one. The frame has
     // nothing to drop.
     unsafe {
-        if is_of_interest(query) {
+        if is_of_interest() {
             pgrx_extern_c_guard(|| before(query, flags));
         }
         match START.get() {
@@ -60,14 +59,9 @@ unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags:
 }
 
 /// Whether anything is to be done before the query. Asked for each: nothing here can fail.
-unsafe fn is_of_interest(query: *mut pg_sys::QueryDesc) -> bool {
-    // SAFETY: the caller's query.
-    let reads_only = unsafe {
-        let plan = (*query).plannedstmt;
-        plan.is_null() || (*plan).resultRelations.is_null()
-    };
+fn is_of_interest() -> bool {
     let idle = stop::has_sentinel() && !attach::request::is_waiting() && !watch::is_in_use();
-    !idle || (!reads_only && shmem::any_live())
+    !idle || isolation::may_be_in_force()
 }
 
 unsafe fn before(query: *mut pg_sys::QueryDesc, flags: i32) {

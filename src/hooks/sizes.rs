@@ -1,35 +1,16 @@
 //! Sizes of forks: the functions of `dbsize.c` look at files, past the storage manager.
 //!
 //! Their entries in `fmgr_builtins[]` are replaced by functions that answer for a fork, and call
-//! the originals for everything else. JIT-compiled code would call the originals by their names,
-//! unless they want `fmgr_hook`: then it goes through `fmgr_builtins[]` too (fmgr.c, `fmgr_symbol`).
+//! the originals for everything else.
 #![allow(unsafe_code)] // replaces function pointers, and C calls ours
 
+use crate::pg::builtins::{self, Function};
 use crate::shmem::view::{self, Role};
-use crate::smgr::{sizes, table};
+use crate::smgr::sizes;
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo};
-use std::ffi::{c_char, CStr};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::ffi::CStr;
 use std::sync::OnceLock;
-
-type Function = unsafe extern "C-unwind" fn(FunctionCallInfo) -> Datum;
-
-/// `FmgrBuiltin` of fmgrtab.h.
-#[repr(C)]
-struct Builtin {
-    oid: pg_sys::Oid,
-    nargs: i16,
-    strict: bool,
-    retset: bool,
-    name: *const c_char,
-    function: Option<Function>,
-}
-
-extern "C" {
-    static fmgr_builtins: [Builtin; 0];
-    static fmgr_nbuiltins: i32;
-}
 
 /// pg_relation_size, pg_table_size, pg_indexes_size, pg_total_relation_size, pg_database_size by
 /// number and by name.
@@ -42,60 +23,21 @@ const REPLACED: [(&CStr, Function); 6] = [
     (c"pg_database_size_name", database_size_name),
 ];
 static ORIGINALS: [OnceLock<Function>; 6] = [const { OnceLock::new() }; 6];
-static OIDS: [AtomicU32; 6] = [const { AtomicU32::new(0) }; 6];
-static PREVIOUS: OnceLock<pg_sys::needs_fmgr_hook_type> = OnceLock::new();
 
 /// From `_PG_init`, in the postmaster. Returns the functions that were not found.
 pub fn install() -> Vec<String> {
-    let mut missing = Vec::new();
-    for (n, (name, ours)) in REPLACED.iter().enumerate() {
-        // SAFETY: an exported array of this many entries (fmgrtab.c); found by name, and written
-        // while the postmaster preloads.
-        unsafe {
-            let first = (&raw const fmgr_builtins).cast::<Builtin>().cast_mut();
-            let mut entries = (0..fmgr_nbuiltins as usize).map(|at| first.add(at));
-            let entry = entries.find(|entry| CStr::from_ptr((**entry).name) == *name);
-            let original =
-                entry.and_then(|entry| (*entry).function.map(|function| (entry, function)));
-            let Some((entry, original)) = original else {
-                missing.push(name.to_string_lossy().into_owned());
-                continue;
-            };
-            let _ = ORIGINALS[n].set(original);
-            OIDS[n].store((*entry).oid.to_u32(), Ordering::Relaxed);
-            if table::overwrite(&raw mut (*entry).function, Some(*ours)).is_err() {
-                missing.push(name.to_string_lossy().into_owned());
-            }
-        }
-    }
-    // SAFETY: a hook, set while the postmaster preloads.
-    unsafe {
-        let _ = PREVIOUS.set(pg_sys::needs_fmgr_hook);
-        pg_sys::needs_fmgr_hook = Some(needs_fmgr_hook);
-    }
+    let replaced = REPLACED.iter().zip(&ORIGINALS);
+    // SAFETY: while the postmaster preloads; functions of the right type.
+    let missing =
+        replaced.filter(|((name, ours), was)| unsafe { !builtins::replace(name, *ours, was) });
     missing
-}
-
-/// Any backend, when it looks a function up.
-#[pg_guard]
-unsafe extern "C-unwind" fn needs_fmgr_hook(function: pg_sys::Oid) -> bool {
-    let number = function.to_u32();
-    if OIDS.iter().any(|oid| oid.load(Ordering::Relaxed) == number) {
-        return true;
-    }
-    match PREVIOUS.get().copied().flatten() {
-        // SAFETY: the hook that was there before.
-        Some(previous) => unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| previous(function)) },
-        None => false,
-    }
+        .map(|((name, _), _)| name.to_string_lossy().into_owned())
+        .collect()
 }
 
 unsafe fn original(n: usize, fcinfo: FunctionCallInfo) -> Datum {
     // SAFETY: set before ours was put in place.
-    match ORIGINALS[n].get() {
-        Some(function) => unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| function(fcinfo)) },
-        None => Datum::from(0),
-    }
+    unsafe { builtins::original(&ORIGINALS[n], fcinfo) }
 }
 
 fn in_fork() -> bool {

@@ -51,6 +51,11 @@ unsafe extern "C-unwind" fn process_utility(
             Some(other) => statement = other,
             None => {}
         }
+        match pgrx_extern_c_guard(|| isolation::without_shared(statement)) {
+            Some(nothing) if nothing.is_null() => return,
+            Some(other) => statement = other,
+            None => {}
+        }
         let copies = pgrx_extern_c_guard(|| before_copy(node));
         let next = match PREVIOUS.get() {
             Some(Some(previous)) => *previous,

@@ -2,12 +2,22 @@
 //! the outside world. What would change those raises an error, for sessions that attached and for
 //! those that logged in to the fork alike. Reading stays allowed.
 //!
-//! It keeps honest mistakes in the fork; a superuser can always get out (`pg_fork.isolation`).
+//! What is not known to stay in is refused: a function or a statement of a new version has to be looked at
+//! first. It keeps in honest mistakes, and roles with ordinary rights whatever they try; a superuser can
+//! always get out (`pg_fork.isolation`).
 
+mod arguments;
+mod classes;
 mod functions;
+mod programs;
+mod shared;
 mod statements;
+mod tags;
+mod workers;
 mod writes;
 
+pub use functions::check as check_function;
+pub use shared::without_shared;
 pub use statements::check as check_statement;
 pub use writes::check as check_query;
 
@@ -31,20 +41,37 @@ pub fn register() {
         GucContext::Suset,
         GucFlags::default(),
     );
+    workers::register();
     functions::install();
+    let missing = arguments::install();
+    if !missing.is_empty() {
+        warning!(
+            "pg_fork: sessions of a fork can call these functions on others: {}",
+            missing.join(", ")
+        );
+    }
 }
 
-/// Whether this session is in a fork, and kept there. Asked for each call of a function.
+thread_local! {
+    /// The database that the session was in when it was asked for last, and whether that is a fork.
+    static KNOWN: Cell<(u32, bool)> = const { Cell::new((0, false)) };
+}
+
+/// Whether this session is in a fork, and kept there.
 #[inline]
 pub fn in_force() -> bool {
     shmem::any_live() && ISOLATION.get() && in_fork()
 }
 
+/// Whether [`in_force`] has to be asked. Cannot fail: hooks ask it for each call of a function and each
+/// query, in all databases.
+#[inline]
+pub fn may_be_in_force() -> bool {
+    shmem::any_live() && KNOWN.get() != (process::my_database(), false)
+}
+
 /// Whether this session is in a fork. A database that someone works in does not change its kind.
 fn in_fork() -> bool {
-    thread_local! {
-        static KNOWN: Cell<(u32, bool)> = const { Cell::new((0, false)) };
-    }
     let here = process::my_database();
     let (known, fork) = KNOWN.get();
     if known == here {

@@ -1,9 +1,11 @@
-//! Utility statements that reach out of the database that they run in.
+//! Utility statements that reach out of the database that they run in. Those that never do are in `tags`;
+//! what is neither there nor here is refused.
 #![allow(unsafe_code)] // parse nodes
 
 use crate::attach::request::is_fork;
 use crate::fork::catalog;
-use crate::isolation::{in_force, refuse, writes};
+use crate::isolation::{in_force, programs, refuse, shared, tags, writes};
+use crate::pg::proc;
 use pgrx::pg_sys::{self, NodeTag, ObjectType};
 use std::ffi::{c_char, CStr};
 
@@ -125,13 +127,18 @@ pub unsafe fn check(node: *mut pg_sys::Node) {
                 language((*node.cast::<pg_sys::CreateFunctionStmt>()).options);
             }
             NodeTag::T_DoStmt => language((*node.cast::<pg_sys::DoStmt>()).args),
-            NodeTag::T_CreatePLangStmt
-                if !(*node.cast::<pg_sys::CreatePLangStmt>()).pltrusted
-                    && !pg_sys::creating_extension =>
-            {
-                refuse("create an untrusted language");
+            NodeTag::T_CreatePLangStmt => {
+                let trusted = (*node.cast::<pg_sys::CreatePLangStmt>()).pltrusted;
+                if !trusted && !pg_sys::creating_extension {
+                    refuse("create an untrusted language");
+                }
             }
-            _ => {}
+            NodeTag::T_LockStmt => shared::check_lock(&*node.cast()),
+            NodeTag::T_ReindexStmt => shared::check_reindex(&*node.cast()),
+            NodeTag::T_VacuumStmt => programs::check_analyze(&*node.cast()),
+            NodeTag::T_CheckPointStmt => refuse("request a checkpoint"),
+            tag if tags::are_own(tag) => {}
+            _ => refuse("run a statement that pg_fork does not know"),
         }
     }
 }
@@ -149,7 +156,7 @@ fn shared_object(kind: ObjectType::Type, name: &str) {
 
 /// Raises 42501 for code in a language that can do anything, but that of an extension's script.
 unsafe fn language(options: *mut pg_sys::List) {
-    // SAFETY: a list of DefElem nodes; a row of the catalog cache, held while it is looked at.
+    // SAFETY: a list of DefElem nodes.
     unsafe {
         if pg_sys::creating_extension {
             return;
@@ -161,16 +168,9 @@ unsafe fn language(options: *mut pg_sys::List) {
         else {
             return; // SQL, or PL/pgSQL
         };
-        let name = pg_sys::defGetString(option);
-        let cache = pg_sys::SysCacheIdentifier::LANGNAME as i32;
-        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(name));
-        if tuple.is_null() {
-            return; // the statement says so itself
-        }
-        let mut null = false;
-        let trusted = pg_sys::SysCacheGetAttr(cache, tuple, 5, &mut null).value() != 0; // lanpltrusted
-        pg_sys::ReleaseSysCache(tuple);
-        if !trusted {
+        let name = CStr::from_ptr(pg_sys::defGetString(option));
+        // Where there is none, the statement says so itself.
+        if proc::is_trusted(name) == Some(false) {
             refuse("use an untrusted language");
         }
     }

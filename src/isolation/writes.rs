@@ -1,23 +1,23 @@
-//! Writes to foreign tables: they are another server's, or this one's, outside of the fork.
+//! Queries that reach out of the database: they write to foreign tables, which are another server's, or this
+//! one's, outside of the fork; to catalogs that all databases share; lock rows of either; or run programs.
 #![allow(unsafe_code)] // plans and catalogs
 
-use crate::isolation::{in_force, refuse};
-use pgrx::pg_sys;
+use crate::isolation::{in_force, programs, refuse, shared};
+use pgrx::pg_sys::{self, Oid};
+use pgrx::PgList;
+use std::ffi::c_void;
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" {
     /// pg_inherits.c; pgrx does not bind it.
     fn find_all_inheritors(
-        parent: pg_sys::Oid,
+        parent: Oid,
         lock: i32,
         parents: *mut *mut pg_sys::List,
     ) -> *mut pg_sys::List;
 }
 
-const FOREIGN: i8 = b'f' as i8;
-const PARTITIONED: i8 = b'p' as i8;
-
-/// Raises 42501 if the plan writes to a foreign table.
+/// Raises 42501 if the plan reaches out.
 ///
 /// # Safety
 /// `query` is what the executor is about to start.
@@ -25,70 +25,103 @@ pub unsafe fn check(query: *mut pg_sys::QueryDesc, flags: i32) {
     // SAFETY: by the caller's promise; a planned statement's lists are well formed.
     unsafe {
         let plan = (*query).plannedstmt;
-        if flags as u32 & pg_sys::EXEC_FLAG_EXPLAIN_ONLY != 0
-            || plan.is_null()
-            || (*plan).resultRelations.is_null()
-            || !in_force()
-        {
+        let explains = flags as u32 & pg_sys::EXEC_FLAG_EXPLAIN_ONLY != 0;
+        if explains || plan.is_null() || !in_force() {
             return;
         }
-        let tables = pgrx::PgList::<pg_sys::RangeTblEntry>::from_pg((*plan).rtable);
-        let targets = pgrx::PgList::<std::ffi::c_void>::from_pg((*plan).resultRelations);
-        for at in targets.iter_int() {
-            if let Some(table) = tables.get_ptr(at as usize - 1) {
-                check_relation((*table).relid, (*table).relkind);
+        let tables = PgList::<pg_sys::RangeTblEntry>::from_pg((*plan).rtable);
+        let table = |at: usize| tables.get_ptr(at - 1).map(|table| (*table).relid);
+        for at in PgList::<c_void>::from_pg((*plan).resultRelations).iter_int() {
+            table(at as usize).into_iter().for_each(check_relation);
+        }
+        for mark in PgList::<pg_sys::PlanRowMark>::from_pg((*plan).rowMarks).iter_ptr() {
+            if (*mark).strength != pg_sys::LockClauseStrength::LCS_NONE {
+                table((*mark).rti as usize)
+                    .into_iter()
+                    .for_each(check_row_lock);
+            }
+        }
+        for table in tables.iter_ptr() {
+            let relation = (*table).rtekind == pg_sys::RTEKind::RTE_RELATION;
+            if relation && (*table).relkind as u8 == pg_sys::RELKIND_FOREIGN_TABLE {
+                programs::check((*table).relid);
             }
         }
     }
 }
 
-/// Raises 42501 if the relation that COPY writes to is foreign.
+/// FOR UPDATE and the like: a wrapper passes them on to the other server.
+fn check_row_lock(relation: Oid) {
+    if is_foreign(relation) {
+        refuse("lock rows of a foreign table");
+    }
+    if shared::is_shared(relation) {
+        refuse("lock rows that databases share");
+    }
+}
+
+/// Raises 42501 if the relation that COPY writes to is not the database's own.
 ///
 /// # Safety
 /// `range` is a parse node.
 pub unsafe fn check_range(range: *mut pg_sys::RangeVar) {
-    // SAFETY: by the caller's promise. No lock: the statement itself looks again.
-    unsafe {
-        let missing_ok = pg_sys::RVROption::RVR_MISSING_OK;
-        let none = std::ptr::null_mut();
-        let oid =
-            pg_sys::RangeVarGetRelidExtended(range, pg_sys::NoLock as i32, missing_ok, None, none);
-        if oid != pg_sys::InvalidOid {
-            check_relation(oid, pg_sys::get_rel_relkind(oid));
-        }
+    // SAFETY: by the caller's promise.
+    if let Some(oid) = unsafe { shared::named(range) } {
+        check_relation(oid);
     }
 }
 
-/// Raises 42501 if the relation, or a partition of it, is foreign.
-pub fn check_relation(oid: pg_sys::Oid, kind: i8) {
-    if kind == FOREIGN || (kind == PARTITIONED && any_foreign() && has_foreign_partition(oid)) {
+/// Raises 42501 for a relation that must not be written to: it, or a partition of it, is foreign, or all
+/// databases share it.
+pub fn check_relation(oid: Oid) {
+    if shared::is_shared(oid) {
+        refuse("write to what databases share");
+    }
+    // SAFETY: a look-up.
+    let kind = unsafe { pg_sys::get_rel_relkind(oid) } as u8;
+    let partitioned = kind == pg_sys::RELKIND_PARTITIONED_TABLE;
+    if is_foreign(oid)
+        || (partitioned && !foreign_tables().is_empty() && members(oid).into_iter().any(is_foreign))
+    {
         refuse("write to a foreign table");
     }
 }
 
-/// Whether the database has any foreign table: pg_foreign_table (3118) has a row.
-fn any_foreign() -> bool {
-    // SAFETY: a scan of a catalog.
+fn is_foreign(relation: Oid) -> bool {
+    // SAFETY: a look-up.
+    unsafe { pg_sys::get_rel_relkind(relation) as u8 == pg_sys::RELKIND_FOREIGN_TABLE }
+}
+
+/// The database's foreign tables: there are few, or none.
+pub fn foreign_tables() -> Vec<Oid> {
+    let mut found = Vec::new();
+    // SAFETY: a scan of a catalog; a row lives until the next.
     unsafe {
         let lock = pg_sys::AccessShareLock as i32;
         let none = std::ptr::null_mut();
-        let relation = pg_sys::table_open(pg_sys::Oid::from(3118), lock);
+        let relation = pg_sys::table_open(pg_sys::ForeignTableRelationId, lock);
         let no_index = pg_sys::InvalidOid;
         let scan =
             pg_sys::systable_beginscan(relation, no_index, false, none, 0, std::ptr::null_mut());
-        let found = !pg_sys::systable_getnext(scan).is_null();
+        loop {
+            let row = pg_sys::systable_getnext(scan);
+            if row.is_null() {
+                break;
+            }
+            let form = pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_foreign_table>();
+            found.push((*form).ftrelid);
+        }
         pg_sys::systable_endscan(scan);
         pg_sys::table_close(relation, lock);
-        found
     }
+    found
 }
 
-fn has_foreign_partition(oid: pg_sys::Oid) -> bool {
+/// The table, and all that inherit from it.
+pub fn members(table: Oid) -> Vec<Oid> {
     // SAFETY: a list of numbers; the relation itself is locked by the statement.
     unsafe {
-        let all = find_all_inheritors(oid, pg_sys::NoLock as i32, std::ptr::null_mut());
-        pgrx::PgList::<std::ffi::c_void>::from_pg(all)
-            .iter_oid()
-            .any(|oid| pg_sys::get_rel_relkind(oid) == FOREIGN)
+        let all = find_all_inheritors(table, pg_sys::NoLock as i32, std::ptr::null_mut());
+        PgList::<c_void>::from_pg(all).iter_oid().collect()
     }
 }

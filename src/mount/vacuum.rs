@@ -49,7 +49,11 @@ pub unsafe fn without_mounted(
     }
 }
 
-unsafe fn is_full(statement: &pg_sys::VacuumStmt) -> bool {
+/// Whether it makes tables anew.
+///
+/// # Safety
+/// A parse node.
+pub unsafe fn is_full(statement: &pg_sys::VacuumStmt) -> bool {
     // SAFETY: a parse node's list of DefElem nodes.
     unsafe {
         let options = PgList::<pg_sys::DefElem>::from_pg(statement.options);

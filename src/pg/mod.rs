@@ -8,6 +8,7 @@ pub mod comm;
 pub mod disk;
 pub mod lwlock;
 pub mod md;
+pub mod proc;
 pub mod process;
 pub mod queue;
 pub mod raw;

@@ -1,6 +1,7 @@
 //! What a process can say of itself and of the others.
 
 use pgrx::pg_sys;
+use std::ffi::{c_char, CStr};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The process's number among all, or `None` for one without a `PGPROC` (the postmaster).
@@ -67,6 +68,36 @@ pub struct Peer {
     pub number: usize,
     pub pid: i32,
     pub wait_event: u32,
+}
+
+/// What a background worker was registered as.
+pub struct Worker {
+    pub name: String,
+    pub library: String,
+    pub function: String,
+}
+
+/// What this process is, if it is a background worker of a library that is none of these.
+pub fn foreign_worker(ours: &[&CStr]) -> Option<Worker> {
+    // SAFETY: plain variables of this process; names that end with a zero byte.
+    unsafe {
+        let worker = pg_sys::MyBgworkerEntry;
+        if pg_sys::MyBackendType != pg_sys::BackendType::B_BG_WORKER || worker.is_null() {
+            return None;
+        }
+        let text = |name: &[c_char]| CStr::from_ptr(name.as_ptr());
+        let library = text(&(*worker).bgw_library_name);
+        if ours.contains(&library) {
+            return None;
+        }
+        Some(Worker {
+            name: text(&(*worker).bgw_name).to_string_lossy().into_owned(),
+            library: library.to_string_lossy().into_owned(),
+            function: text(&(*worker).bgw_function_name)
+                .to_string_lossy()
+                .into_owned(),
+        })
+    }
 }
 
 /// The most processes that there can be.
