@@ -7,11 +7,12 @@
 #![allow(unsafe_code)] // C calls ours
 
 use crate::attach::request;
+use crate::fork::heirs;
 use crate::pg::comm::{current, replace, Methods};
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_guard;
 use pgrx::pg_sys;
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::ffi::{c_char, c_int};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -26,6 +27,17 @@ static OURS: Ours = Ours(UnsafeCell::new(None));
 /// transaction mode keeps the server's connection with its client until it says otherwise, and closes
 /// it if the client goes away; so no other client is ever given a session that is in a fork.
 static PIN: GucSetting<bool> = GucSetting::<bool>::new(false);
+
+thread_local! {
+    /// The session has logged in, and has not been told yet that it may send a statement.
+    static NEW: Cell<bool> = const { Cell::new(false) };
+}
+
+/// At a log-in, before the session knows its database.
+pub fn note_login() {
+    NEW.set(true);
+    install();
+}
 
 /// From `_PG_init`.
 pub fn register() {
@@ -83,6 +95,10 @@ unsafe extern "C-unwind" fn putmessage(kind: c_char, data: *const c_char, len: u
         // CommandComplete. A portal that was suspended ends without one, so ReadyForQuery as well.
         b'C' | b'Z' => request::carry_out(),
         _ => {}
+    }
+    if kind as u8 == b'Z' && NEW.take() {
+        heirs::enter();
+        settle();
     }
     // SAFETY: ReadyForQuery's one byte is the status; I is idle, T is in a transaction.
     let idle = unsafe { kind as u8 == b'Z' && len == 1 && *data.cast::<u8>() == b'I' };

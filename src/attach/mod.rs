@@ -8,7 +8,7 @@
 //! Everything here runs in a client's backend, but [`visit`].
 
 mod caches;
-mod comm;
+pub mod comm;
 mod ended;
 mod idle;
 mod nailed;

@@ -3,7 +3,7 @@
 
 use crate::attach::target::{self, Target};
 use crate::attach::{comm, nailed, refuse, roles, session, settings, statement, switch};
-use crate::fork::catalog;
+use crate::fork::{catalog, heirs};
 use crate::shmem::view::{self, Role};
 use crate::stop_point;
 use pgrx::pg_sys;
@@ -234,6 +234,7 @@ pub fn carry_out() {
         stop_point::at("attach-settled");
         // SAFETY: as above.
         unsafe { pg_sys::QueryCancelHoldoffCount -= 1 };
+        heirs::enter();
     })
     .catch_others(|error| end_session(error))
     .execute();

@@ -1,5 +1,6 @@
 //! `fork_diff_schema`: the definitions of all objects, in the fork and at its cut, side by side.
 
+use crate::fork::heirs;
 use crate::remote::{Call, Failure, Side};
 use crate::shmem::registry::Slot;
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,9 +61,10 @@ pub fn changes(fork: &Slot) -> Result<Vec<Change>, Failure> {
         })?;
     }
     call.finish();
+    let given = heirs::given(fork.oid);
     let objects = objects.into_iter();
     Ok(objects
-        .filter(|(object, texts)| differs(object, texts))
+        .filter(|(object, texts)| differs(object, texts) && !heirs::is_gift(&given, object, texts))
         .map(|(object, [before, after])| Change {
             object,
             before,

@@ -18,6 +18,7 @@ pub const DATABASE_OID_INDEX: u32 = 2672;
 pub struct Source {
     pub oid: u32,
     pub name: String,
+    pub owner: u32,
     pub tablespace: u32,
 }
 
@@ -136,6 +137,7 @@ pub fn find_source(name: &str) -> Source {
     Source {
         oid,
         name: name.into(),
+        owner: row.datdba.to_u32(),
         tablespace: row.dattablespace.to_u32(),
     }
 }

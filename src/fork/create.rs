@@ -1,6 +1,7 @@
 //! `fork_create`: everything in the caller's transaction, nothing that grows with the database (D11).
 #![allow(unsafe_code)] // calls into xact.c and utility.c
 
+use crate::fork::heirs::{self, Note};
 use crate::fork::{catalog, cut, files, marks, pending, room, rows, standbys};
 use crate::guc;
 use crate::shmem::load::meta_of;
@@ -24,7 +25,8 @@ pub fn create(source: &str, fork: Option<&str>) -> String {
     let source = catalog::find_source(source);
     room::refuse_when_low(source.tablespace);
     let oid = catalog::new_oid();
-    let name = reserve(&source, oid, fork);
+    let heirs = heirs::of_new(&source);
+    let name = reserve(&source, oid, fork, heirs.is_empty());
     // From here on the transaction's end takes care of the fork, however it ends.
     pending::on_commit_create(oid);
     stop_point::at("create-reserved");
@@ -35,7 +37,7 @@ pub fn create(source: &str, fork: Option<&str>) -> String {
         catalog::io_error("could not create the fork's files", &error);
     }
     stop_point::at("create-files");
-    rows::insert(&source, oid, &name);
+    rows::insert(&source, oid, &name, &Note::new(heirs));
     refuse_invalid(oid);
     stop_point::at("create-row");
     // SAFETY: sets a flag of this transaction: a fork that was reported is on disk (as createdb).
@@ -58,11 +60,12 @@ fn refuse_invalid(oid: u32) {
 }
 
 /// Takes a slot and a name. Raises 53400 if there are too many forks, 42P04 if the name is taken.
-fn reserve(source: &catalog::Source, oid: u32, wanted: Option<&str>) -> String {
+fn reserve(source: &catalog::Source, oid: u32, wanted: Option<&str>, settled: bool) -> String {
     let mut slot = Slot::empty();
     slot.used = Use::Fork;
     slot.state = ForkState::Creating;
     slot.marked = 1;
+    slot.heirs = if settled { heirs::SETTLED } else { 0 };
     slot.space = registry::new_empty_space();
     (slot.oid, slot.source, slot.tablespace) = (oid, source.oid, source.tablespace);
     // Names that are taken cost a look each: begin where they are likely to end.

@@ -9,6 +9,7 @@ pub mod create;
 pub mod cut;
 pub mod drop;
 pub mod files;
+pub mod heirs;
 pub mod marks;
 pub mod merge;
 mod own_settings;

@@ -7,12 +7,12 @@
 use crate::fork::catalog::{
     database_oid, Source, DATABASE_OID_INDEX, DATABASE_RELATION as DATABASES,
 };
+use crate::fork::heirs::{self, Note};
 use crate::fork::own_settings;
 use crate::pg::text;
 use crate::pg::tuple::{Catalog, Row};
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::prelude::*;
-use std::ffi::CString;
 
 /// pg_db_role_setting, and its index on setdatabase and setrole.
 const SETTINGS: u32 = 2964;
@@ -30,7 +30,7 @@ unsafe extern "C-unwind" {
 }
 
 /// Inserts the fork's row and what hangs on it. Raises 42P04 if the name is taken.
-pub fn insert(source: &Source, oid: u32, name: &str) {
+pub fn insert(source: &Source, oid: u32, name: &str, note: &Note) {
     if database_oid(name).is_some() {
         ereport!(
             ERROR,
@@ -53,17 +53,12 @@ pub fn insert(source: &Source, oid: u32, name: &str) {
             settings.insert_like(row, &[(1, database), (SETCONFIG as usize, values)]);
         }
     });
-    // SAFETY: C strings that outlive the call; text datums are copied into the row.
-    let [provider, label] = ["pg_fork", "fork"].map(|text| unsafe {
-        let text = CString::new(text).unwrap_or_default();
-        Datum::from(pg_sys::cstring_to_text(text.as_ptr()))
-    });
     // So that a server which has the row but not the fork knows what it is ([`crate::worker`]).
     Catalog::open(LABELS).insert(&mut [
         Datum::from(Oid::from(oid)),
         Datum::from(Oid::from(DATABASES)),
-        provider,
-        label,
+        text::text_datum("pg_fork"),
+        text::text_datum(&note.label()),
     ]);
     // SAFETY: numbers of rows that exist; then makes them seen by the rest of this transaction.
     unsafe {
@@ -91,10 +86,8 @@ fn insert_database(databases: &Catalog, row: &Row, oid: u32, name: &str) {
         }
         let acl = row
             .column(pg_sys::Anum_pg_database_datacl as i32)
-            .map(|acl| {
-                let acl = pg_sys::pg_detoast_datum_copy(acl.cast_mut_ptr());
-                pg_sys::aclnewowner(acl.cast(), form.datdba, owner)
-            });
+            .map(|acl| pg_sys::pg_detoast_datum_copy(acl.cast_mut_ptr()).cast::<pg_sys::Acl>());
+        let acl = inherited(acl, form.datdba, owner);
         let column = |number: u32, value: Datum| (number as usize, Some(value));
         databases.insert_like(
             row,
@@ -133,6 +126,64 @@ fn insert_database(databases: &Catalog, row: &Row, oid: u32, name: &str) {
             pg_sys::RunObjectPostCreateHook(DATABASES.into(), number, 0, false);
         }
     }
+}
+
+/// The fork's access list: the source's, with the new owner in the old one's place, who keeps what he could do
+/// there: not what takes an owner, and nothing that he could pass on.
+///
+/// # Safety
+/// `acl` is detoasted.
+unsafe fn inherited(acl: Option<*mut pg_sys::Acl>, from: Oid, to: Oid) -> Option<*mut pg_sys::Acl> {
+    let rights = pg_sys::ACL_CREATE | pg_sys::ACL_CREATE_TEMP | pg_sys::ACL_CONNECT;
+    let (rights, all) = (
+        pg_sys::AclMode::from(rights),
+        pg_sys::AclMaskHow::ACLMASK_ALL,
+    );
+    // SAFETY: by the caller's promise; look-ups.
+    unsafe {
+        let usual = || pg_sys::acldefault(pg_sys::ObjectType::OBJECT_DATABASE, from);
+        // A superuser's rights are in no list.
+        if from == to || pg_sys::superuser_arg(from) {
+            return acl.map(|acl| pg_sys::aclnewowner(acl, from, to).cast());
+        }
+        let acl = acl.unwrap_or_else(usual);
+        let had = pg_sys::aclmask(acl, from, from, rights, all);
+        let acl = pg_sys::aclnewowner(acl, from, to);
+        Some(heirs::granted(acl, to, from.to_u32(), had))
+    }
+}
+
+/// Calls `what` with the rows of pg_shseclabel that are ours, of the database.
+fn labels_of(oid: u32, mut what: impl FnMut(&Catalog, &Row)) {
+    let labels = Catalog::open(LABELS);
+    labels.each(LABELS_INDEX, 1, oid, |row| {
+        let class = row.column(2).map_or(0, |class| class.value());
+        if class == DATABASES as usize && string(row, 3).as_deref() == Some("pg_fork") {
+            what(&labels, row);
+        }
+    });
+}
+
+fn string(row: &Row, column: i32) -> Option<String> {
+    // SAFETY: a text column, of ASCII where the row is ours.
+    row.column(column)
+        .and_then(|datum| unsafe { <String as pgrx::FromDatum>::from_datum(datum, false) })
+}
+
+/// What the fork's label says of its heirs.
+pub fn note(fork: u32) -> Note {
+    let mut note = Note::Nothing;
+    labels_of(fork, |_, row| {
+        note = Note::parse(&string(row, 4).unwrap_or_default());
+    });
+    note
+}
+
+/// Changes what the fork's label says.
+pub fn set_note(fork: u32, note: &Note) {
+    labels_of(fork, |labels, row| {
+        labels.update_like(row, &[(4, Some(text::text_datum(&note.label())))]);
+    });
 }
 
 /// Removes the row and what hangs on it. The caller holds the database's AccessExclusiveLock.
@@ -187,10 +238,7 @@ pub fn labelled() -> Vec<u32> {
     let labels = Catalog::open(LABELS);
     labels.all(LABELS_INDEX, |row| {
         let [object, class] = [1, 2].map(|column| row.column(column).map_or(0, |oid| oid.value()));
-        // SAFETY: a text column.
-        let provider = row
-            .column(3)
-            .and_then(|datum| unsafe { <String as pgrx::FromDatum>::from_datum(datum, false) });
+        let provider = string(row, 3);
         if class == DATABASES as usize && provider.as_deref() == Some("pg_fork") {
             found.push(object as u32);
         }

@@ -6,6 +6,7 @@ use crate::attach;
 use crate::isolation;
 use crate::mount::watch;
 use crate::pg::raw;
+use crate::shmem;
 use crate::smgr::stop;
 use pgrx::pg_guard;
 use pgrx::pg_sys;
@@ -41,6 +42,10 @@ unsafe extern "C-unwind" fn log_in(port: *mut pg_sys::Port, status: i32) {
     }
     stop::at_callback();
     attach::settings::note_base();
+    // SAFETY: a plain variable: replication connections speak another protocol.
+    if shmem::any_live() && !unsafe { pg_sys::am_walsender } {
+        attach::comm::note_login();
+    }
 }
 
 /// Any process that runs queries. Not guarded as a whole: see `pg::raw`.

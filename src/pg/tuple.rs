@@ -66,6 +66,15 @@ impl Catalog {
 
     /// Puts in a copy of the row with these columns (from 1) changed; `None` is null.
     pub fn insert_like(&self, row: &Row, changes: &[(usize, Option<Datum>)]) {
+        self.write_like(row, changes, false);
+    }
+
+    /// Changes these columns (from 1) of the row; `None` is null.
+    pub fn update_like(&self, row: &Row, changes: &[(usize, Option<Datum>)]) {
+        self.write_like(row, changes, true);
+    }
+
+    fn write_like(&self, row: &Row, changes: &[(usize, Option<Datum>)], update: bool) {
         const MOST: usize = 32;
         let (mut values, mut nulls, mut replace) =
             ([Datum::from(0usize); MOST], [false; MOST], [false; MOST]);
@@ -83,7 +92,10 @@ impl Catalog {
                 nulls.as_mut_ptr(),
                 replace.as_mut_ptr(),
             );
-            pg_sys::CatalogTupleInsert(self.0, copy);
+            match update {
+                true => pg_sys::CatalogTupleUpdate(self.0, &raw mut (*row.tuple).t_self, copy),
+                false => pg_sys::CatalogTupleInsert(self.0, copy),
+            }
             pg_sys::heap_freetuple(copy);
         }
     }

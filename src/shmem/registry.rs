@@ -64,6 +64,10 @@ pub struct Slot {
     pub write_out: u32,
     /// A fork: its sessions are being ended by a drop ([`crate::attach`] tells them).
     pub ending: u32,
+    /// A fork: whether it owes its sources' owners nothing ([`crate::fork::heirs`]).
+    pub heirs: u32,
+    /// Zero.
+    pub spare: u32,
     pub seq: u64,
     pub cut_lsn: u64,
     pub cut_time: i64,
