@@ -136,9 +136,10 @@ pub unsafe extern "C-unwind" fn fork_handler_c(_call: pg_sys::FunctionCallInfo) 
 
 extension_sql!(
     r#"
-CREATE FUNCTION fork_handler(internal) RETURNS table_am_handler
+CREATE FUNCTION fork_internal.fork_handler(internal) RETURNS table_am_handler
     STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'fork_handler_c';
-CREATE ACCESS METHOD fork TYPE TABLE HANDLER fork_handler;
+REVOKE ALL ON FUNCTION fork_internal.fork_handler(internal) FROM PUBLIC;
+CREATE ACCESS METHOD fork TYPE TABLE HANDLER fork_internal.fork_handler;
 COMMENT ON ACCESS METHOD fork IS 'tables of a fork, mounted to be read; made by fork_mount';
 "#,
     name = "fork_access_method"

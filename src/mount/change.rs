@@ -2,11 +2,11 @@
 #![allow(unsafe_code)] // callbacks of the table access method
 #![allow(clippy::too_many_arguments)] // their types
 
+use crate::pg::text;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::cell::Cell;
-use std::ffi::CStr;
 
 thread_local! {
     static MAKING: Cell<bool> = const { Cell::new(false) };
@@ -48,6 +48,7 @@ pub unsafe fn before_statement(node: *mut pg_sys::Node) {
                 (*node.cast::<pg_sys::CreatePolicyStmt>()).table,
                 "give policies to",
             ),
+            T_ViewStmt => must_not_be((*node.cast::<pg_sys::ViewStmt>()).view, "replace"),
             T_CreateStmt => {
                 let parents = (*node.cast::<pg_sys::CreateStmt>()).inhRelations;
                 let parents = pgrx::PgList::<pg_sys::RangeVar>::from_pg(parents);
@@ -92,8 +93,8 @@ unsafe fn before_alter(statement: &pg_sys::AlterTableStmt) {
 unsafe fn must_not_be(name: *mut pg_sys::RangeVar, what: &str) {
     // SAFETY: a name of a parse node, or null.
     unsafe {
-        if super::watch::mounted_of(name).is_some() {
-            let name = CStr::from_ptr((*name).relname).to_string_lossy();
+        if super::watch::shown_of(name).is_some() {
+            let name = text::server_string((*name).relname);
             refuse_named(&name, &format!("{what} the table"));
         }
     }
@@ -101,8 +102,7 @@ unsafe fn must_not_be(name: *mut pg_sys::RangeVar, what: &str) {
 
 unsafe fn name(relation: pg_sys::Relation) -> String {
     // SAFETY: an open relation.
-    let name = unsafe { CStr::from_ptr((*(*relation).rd_rel).relname.data.as_ptr()) };
-    name.to_string_lossy().into_owned()
+    unsafe { text::server_string((*(*relation).rd_rel).relname.data.as_ptr()) }
 }
 
 /// Raises 0A000: the table cannot do that.

@@ -1,15 +1,16 @@
-//! Mounted tables and their schemas are members of the extension: pg_dump passes over them, and they go
+//! Mounted tables, views and their schemas are members of the extension: pg_dump passes over them, and they go
 //! with it. Unlike other members they can be dropped by hand.
+//!
+//! All is looked up in the catalogs themselves, by numbers: these functions run before each DROP of a
+//! superuser's too, so no name and no operator must be found by his search path.
 #![allow(unsafe_code)] // calls into pg_depend.c, and parse nodes
 
-use super::watch;
+use super::{am, label, watch};
+use crate::pg::catalogs::{self, Depend, Rewrite};
+use crate::pg::tuple::Catalog;
 use pgrx::pg_sys::{self, Oid};
-use pgrx::prelude::*;
-use std::ffi::CString;
+use std::collections::HashSet;
 
-const PG_CLASS: u32 = 1259;
-const PG_NAMESPACE: u32 = 2615;
-const PG_EXTENSION: u32 = 3079;
 const MEMBER: i8 = pg_sys::DependencyType::DEPENDENCY_EXTENSION as i8;
 
 fn extension() -> Option<Oid> {
@@ -18,106 +19,203 @@ fn extension() -> Option<Oid> {
     (oid != pg_sys::InvalidOid).then_some(oid)
 }
 
-fn address(class: u32, object: Oid) -> pg_sys::ObjectAddress {
+fn address(class: Oid, object: Oid) -> pg_sys::ObjectAddress {
     pg_sys::ObjectAddress {
-        classId: class.into(),
+        classId: class,
         objectId: object,
         objectSubId: 0,
     }
 }
 
-fn add(class: u32, object: Oid) {
+/// Makes a relation or a schema a member.
+pub fn add(class: Oid, object: Oid) {
     if let Some(extension) = extension() {
         let kind = pg_sys::DependencyType::DEPENDENCY_EXTENSION;
+        let owner = address(pg_sys::ExtensionRelationId, extension);
         // SAFETY: addresses of objects that exist.
-        unsafe {
-            pg_sys::recordDependencyOn(
-                &address(class, object),
-                &address(PG_EXTENSION, extension),
-                kind,
-            );
-        }
+        unsafe { pg_sys::recordDependencyOn(&address(class, object), &owner, kind) };
     }
 }
 
-pub fn add_table(table: u32) {
-    add(PG_CLASS, table.into());
-}
-
-pub fn add_schema(name: &str) {
-    let name = CString::new(name).unwrap_or_default();
-    // SAFETY: a look-up of what was made just now.
-    let oid = unsafe { pg_sys::get_namespace_oid(name.as_ptr(), false) };
-    add(PG_NAMESPACE, oid);
-}
-
 /// Whether fork_mount made the schema.
-pub fn is_schema(schema: u32) -> bool {
+pub fn is_schema(schema: Oid) -> bool {
     // SAFETY: a look-up in pg_depend.
-    let owner = unsafe { pg_sys::getExtensionOfObject(PG_NAMESPACE.into(), schema.into()) };
-    owner != pg_sys::InvalidOid && extension() == Some(owner)
+    let owner = unsafe { pg_sys::getExtensionOfObject(pg_sys::NamespaceRelationId, schema) };
+    let internal = || {
+        // SAFETY: a look-up.
+        let own = unsafe { pg_sys::get_namespace_oid(c"fork_internal".as_ptr(), true) };
+        schema == own
+    };
+    owner != pg_sys::InvalidOid && extension() == Some(owner) && !internal()
 }
 
-fn let_go(class: u32, object: Oid) {
+/// Whether a relation is a view that fork_mount made.
+pub fn is_view(relation: Oid) -> bool {
+    // SAFETY: look-ups.
+    unsafe {
+        pg_sys::get_rel_relkind(relation) as u8 == pg_sys::RELKIND_VIEW
+            && label::of(relation.to_u32()).is_some()
+    }
+}
+
+/// The members that are mounted tables or views, by their numbers.
+fn mounted() -> Vec<Oid> {
+    let Some(extension) = extension() else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    let on = [
+        (4, pg_sys::ExtensionRelationId.to_u32()),
+        (5, extension.to_u32()),
+    ];
+    Catalog::read(catalogs::DEPEND).find(catalogs::DEPEND_BY_REFERENCE, &on, |row| {
+        // SAFETY: pg_depend.
+        let row = unsafe { row.fixed::<Depend>() };
+        if row.class == pg_sys::RelationRelationId && row.kind == MEMBER {
+            found.push(row.object);
+        }
+    });
+    found.retain(|relation| am::is_method_of(*relation) || is_view(*relation));
+    found
+}
+
+fn let_go(class: Oid, object: Oid) {
     if let Some(extension) = extension() {
         // SAFETY: removes one row of pg_depend.
         unsafe {
             pg_sys::deleteDependencyRecordsForSpecific(
-                class.into(),
+                class,
                 object,
                 MEMBER as _,
-                PG_EXTENSION.into(),
+                pg_sys::ExtensionRelationId,
                 extension,
             );
         }
     }
 }
 
-/// Lets go of the mounted tables for which the SQL condition on pg_class holds.
-fn let_go_of_tables(condition: &str) {
-    let sql = format!(
-        "SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_am a ON a.oid = c.relam
-         WHERE a.amname = 'fork' AND a.amtype = 't' AND {condition}"
-    );
-    for table in oids(&sql) {
-        let_go(PG_CLASS, table);
+/// Lets go of mounted tables and views, and of the mounted views that show the tables: where a member is to go
+/// with another object, the server takes its extension along.
+fn let_go_of_relations(mut relations: HashSet<Oid>) {
+    let views: Vec<Oid> = relations.iter().flat_map(|it| views_of(*it)).collect();
+    relations.extend(views);
+    for relation in relations {
+        let_go(pg_sys::RelationRelationId, relation);
     }
     // SAFETY: makes it seen by the rest of this transaction.
     unsafe { pg_sys::CommandCounterIncrement() };
 }
 
-fn oids(sql: &str) -> Vec<Oid> {
-    let found = Spi::connect(|client| {
-        let rows = client.select(sql, None, &[])?;
-        rows.map(|row| row.get::<Oid>(1))
-            .collect::<Result<Vec<_>, _>>()
+/// The mounted views that show a mounted table.
+fn views_of(relation: Oid) -> Vec<Oid> {
+    let mut rules = Vec::new();
+    let on = [
+        (4, pg_sys::RelationRelationId.to_u32()),
+        (5, relation.to_u32()),
+    ];
+    Catalog::read(catalogs::DEPEND).find(catalogs::DEPEND_BY_REFERENCE, &on, |row| {
+        // SAFETY: pg_depend.
+        let row = unsafe { row.fixed::<Depend>() };
+        if row.class.to_u32() == catalogs::REWRITE {
+            rules.push(row.object);
+        }
     });
-    found.into_iter().flatten().flatten().collect()
+    let mut views = Vec::new();
+    let rewrite = Catalog::read(catalogs::REWRITE);
+    for rule in rules {
+        rewrite.each(catalogs::REWRITE_BY_OID, 1, rule.to_u32(), |row| {
+            // SAFETY: pg_rewrite.
+            views.push(unsafe { row.fixed::<Rewrite>() }.relation);
+        });
+    }
+    views.retain(|view| is_view(*view));
+    views
 }
 
-/// Whether this database has mounted tables.
-pub fn any_mounted() -> bool {
-    // SAFETY: a look-up.
-    let method = unsafe { pg_sys::get_am_oid(c"fork".as_ptr(), true) }.to_u32();
-    let sql = format!("SELECT oid FROM pg_catalog.pg_class WHERE relam = {method} LIMIT 1");
-    method != 0 && !oids(&sql).is_empty()
-}
-
-/// What VACUUM of the whole database comes to (vacuum.c, `get_all_vacuum_rels`), mounted tables apart.
-pub fn not_mounted() -> Vec<Oid> {
-    oids(
-        "SELECT c.oid FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam
-         WHERE c.relkind IN ('r', 'm', 'p') AND a.amname IS DISTINCT FROM 'fork'",
-    )
+/// The mounted tables and views for which that holds.
+fn mounted_where(holds: impl Fn(&pg_sys::FormData_pg_class) -> bool) -> HashSet<Oid> {
+    let mut found = mounted();
+    // SAFETY: a row of the catalog cache, held while it is looked at.
+    found.retain(|relation| unsafe {
+        let cache = pg_sys::SysCacheIdentifier::RELOID as i32;
+        let row = pg_sys::SearchSysCache1(cache, (*relation).into());
+        if row.is_null() {
+            return false;
+        }
+        let holds = holds(&*pg_sys::heap_tuple_get_struct(row));
+        pg_sys::ReleaseSysCache(row);
+        holds
+    });
+    found.into_iter().collect()
 }
 
 /// So that the schema and the tables in it can be dropped.
-pub fn let_go_of_schema(schema: u32) {
-    let_go(PG_NAMESPACE, schema.into());
-    let_go_of_tables(&format!("c.relnamespace = {schema}"));
+pub fn let_go_of_schema(schema: Oid) {
+    if is_schema(schema) {
+        let_go(pg_sys::NamespaceRelationId, schema);
+    }
+    let_go_of_relations(mounted_where(|class| class.relnamespace == schema));
 }
 
-/// Before DROP TABLE, DROP SCHEMA, and DROP OWNED.
+fn let_go_of_owned(role: Oid) {
+    let_go_of_relations(mounted_where(|class| class.relowner == role));
+    let mut schemas = Vec::new();
+    Catalog::read(pg_sys::NamespaceRelationId.to_u32()).all(0, |row| {
+        // SAFETY: pg_namespace.
+        let row = unsafe { row.fixed::<pg_sys::FormData_pg_namespace>() };
+        if row.nspowner == role {
+            schemas.push(row.oid);
+        }
+    });
+    for schema in schemas.into_iter().filter(|schema| is_schema(*schema)) {
+        let_go_of_schema(schema);
+    }
+}
+
+/// The extension's members that are no objects: rows that an older version wrote for names that it did not
+/// find again. DROP EXTENSION could not describe them.
+fn let_go_of_nothing() {
+    let none = [
+        (1, pg_sys::RelationRelationId.to_u32()),
+        (2, pg_sys::InvalidOid.to_u32()),
+    ];
+    let depend = Catalog::open(catalogs::DEPEND);
+    depend.find(catalogs::DEPEND_BY_DEPENDER, &none, |row| {
+        depend.remove(row)
+    });
+    // SAFETY: removes rows of pg_seclabel; makes that seen by the rest of this transaction.
+    unsafe {
+        pg_sys::DeleteSecurityLabel(&address(pg_sys::RelationRelationId, pg_sys::InvalidOid));
+        pg_sys::CommandCounterIncrement();
+    }
+}
+
+/// What VACUUM of the whole database comes to (vacuum.c, `get_all_vacuum_rels`), mounted tables apart; `None`
+/// if there are none of those.
+pub fn not_mounted() -> Option<Vec<Oid>> {
+    // SAFETY: a look-up.
+    let method = unsafe { pg_sys::get_am_oid(c"fork".as_ptr(), true) };
+    if method == pg_sys::InvalidOid {
+        return None;
+    }
+    let (mut others, mut any) = (Vec::new(), false);
+    Catalog::read(pg_sys::RelationRelationId.to_u32()).all(0, |row| {
+        // SAFETY: pg_class.
+        let row = unsafe { row.fixed::<pg_sys::FormData_pg_class>() };
+        let kind = row.relkind as u8;
+        if row.relam == method {
+            any = true;
+        } else if matches!(
+            kind,
+            pg_sys::RELKIND_RELATION | pg_sys::RELKIND_MATVIEW | pg_sys::RELKIND_PARTITIONED_TABLE
+        ) {
+            others.push(row.oid);
+        }
+    });
+    any.then_some(others)
+}
+
+/// Before DROP TABLE, VIEW, SCHEMA, EXTENSION, and DROP OWNED.
 ///
 /// # Safety
 /// A parse node.
@@ -129,13 +227,7 @@ pub unsafe fn before_drop(node: *mut pg_sys::Node) {
             pg_sys::NodeTag::T_DropOwnedStmt if extension().is_some() => {
                 let roles = (*node.cast::<pg_sys::DropOwnedStmt>()).roles;
                 for role in pgrx::PgList::<pg_sys::RoleSpec>::from_pg(roles).iter_ptr() {
-                    let role = pg_sys::get_rolespec_oid(role, false).to_u32();
-                    let_go_of_tables(&format!("c.relowner = {role}"));
-                    let sql =
-                        format!("SELECT oid FROM pg_catalog.pg_namespace WHERE nspowner = {role}");
-                    for schema in oids(&sql).into_iter().filter(|oid| is_schema(oid.to_u32())) {
-                        let_go_of_schema(schema.to_u32());
-                    }
+                    let_go_of_owned(pg_sys::get_rolespec_oid(role, false));
                 }
             }
             _ => {}
@@ -144,28 +236,37 @@ pub unsafe fn before_drop(node: *mut pg_sys::Node) {
 }
 
 unsafe fn before_drop_of(statement: &pg_sys::DropStmt) {
-    let table = statement.removeType == pg_sys::ObjectType::OBJECT_TABLE;
-    if !table && statement.removeType != pg_sys::ObjectType::OBJECT_SCHEMA {
-        return;
-    }
+    use pg_sys::ObjectType::*;
+    let mut relations = HashSet::new();
     // SAFETY: a parse node: lists of names, or names.
     unsafe {
         let objects = pgrx::PgList::<pg_sys::Node>::from_pg(statement.objects);
         for object in objects.iter_ptr() {
-            if table {
-                let range = pg_sys::makeRangeVarFromNameList(object.cast());
-                if let Some(oid) = watch::mounted_of(range) {
-                    let_go(PG_CLASS, oid);
-                    pg_sys::CommandCounterIncrement();
+            let name = || (*object.cast::<pg_sys::String>()).sval;
+            match statement.removeType {
+                OBJECT_TABLE | OBJECT_VIEW => {
+                    let range = pg_sys::makeRangeVarFromNameList(object.cast());
+                    relations.extend(watch::shown_of(range));
                 }
-            } else {
-                let name = (*object.cast::<pg_sys::String>()).sval;
-                let oid = pg_sys::get_namespace_oid(name, true);
-                // Tables may have been moved to any.
-                if oid != pg_sys::InvalidOid {
-                    let_go_of_schema(oid.to_u32());
+                OBJECT_SCHEMA => {
+                    let oid = pg_sys::get_namespace_oid(name(), true);
+                    // Tables may have been moved to any.
+                    if oid != pg_sys::InvalidOid {
+                        let_go_of_schema(oid);
+                    }
                 }
+                OBJECT_EXTENSION => {
+                    let oid = pg_sys::get_extension_oid(name(), true);
+                    let owns = || pg_sys::pg_extension_ownercheck(oid, pg_sys::GetUserId());
+                    if Some(oid) == extension() && owns() {
+                        let_go_of_nothing();
+                    }
+                }
+                _ => {}
             }
         }
+    }
+    if !relations.is_empty() {
+        let_go_of_relations(relations);
     }
 }

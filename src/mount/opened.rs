@@ -1,19 +1,18 @@
 //! The relation behind a mounted table: found once in a transaction, whose lock keeps its form.
 #![allow(unsafe_code)] // reads the relation cache's entry
 
-use super::label;
+use super::{label, view};
+use crate::pg::text;
+use crate::reader::encoding::{self, Conversion};
 use crate::reader::relation::{self, Catalogs, Relation};
-use crate::reader::rights::{self, Reader};
+use crate::reader::rights::{self, OnTable};
 use crate::reader::{self, kinds, At};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::{c_void, CStr};
+use std::ffi::c_void;
 use std::rc::Rc;
-
-const PG_CLASS: (u32, u32) = (1259, 2662);
-const PG_ATTRIBUTE: (u32, u32) = (1249, 2659);
 
 thread_local! {
     static OPENED: RefCell<HashMap<u32, Rc<Relation>>> = RefCell::default();
@@ -47,6 +46,7 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut c_
             | XACT_EVENT_PARALLEL_COMMIT
             | XACT_EVENT_PARALLEL_ABORT
     ) {
+        view::forget();
         OPENED.with_borrow_mut(HashMap::clear);
         STALE.with_borrow_mut(Vec::clear);
         reader::let_go();
@@ -61,6 +61,7 @@ unsafe extern "C-unwind" fn at_sub_end(
     _arg: *mut c_void,
 ) {
     if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
+        view::forget();
         let stale = OPENED.take().into_values();
         STALE.with_borrow_mut(|all| all.extend(stale));
     }
@@ -80,8 +81,7 @@ pub unsafe fn open(mounted: pg_sys::Relation) -> Rc<Relation> {
         return found;
     }
     // SAFETY: as above.
-    let name = unsafe { CStr::from_ptr((*(*mounted).rd_rel).relname.data.as_ptr()) };
-    let name = name.to_string_lossy();
+    let name = unsafe { text::server_string((*(*mounted).rd_rel).relname.data.as_ptr()) };
     let Some(label) = label::of(oid) else {
         reader::refuse(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -90,7 +90,7 @@ pub unsafe fn open(mounted: pg_sys::Relation) -> Rc<Relation> {
         );
     };
     let db = reader::hold(label.db, label.at);
-    let Some(found) = relation::open(db, label.relation) else {
+    let Some(mut found) = relation::open(db, label.relation) else {
         let when = match label.at {
             At::Now => "any more",
             At::Cut => "at its cut",
@@ -105,6 +105,7 @@ pub unsafe fn open(mounted: pg_sys::Relation) -> Rc<Relation> {
     unsafe {
         check_columns(mounted, &found);
         check_owner(mounted, &label, &found);
+        found.conversions = conversions(mounted, &found);
     }
     let found = Rc::new(found);
     OPENED.with_borrow_mut(|opened| opened.insert(oid, found.clone()));
@@ -120,8 +121,10 @@ unsafe fn check_columns(mounted: pg_sys::Relation, found: &Relation) {
             .as_slice((*(*mounted).rd_att).natts as usize)
     };
     for (n, column) in columns.iter().enumerate() {
-        let same_layout =
-            |other: &relation::Column| other.len == column.attlen && other.align == column.attalign;
+        let same_layout = |other: &relation::Column| {
+            (other.len, other.align, other.by_value)
+                == (column.attlen, column.attalign, column.attbyval)
+        };
         let same = found.columns.get(n).is_some_and(|other| {
             same_layout(other)
                 && (column.attisdropped
@@ -131,13 +134,12 @@ unsafe fn check_columns(mounted: pg_sys::Relation, found: &Relation) {
         });
         if !same {
             // SAFETY: a C string in the relation cache.
-            let name = unsafe { CStr::from_ptr(column.attname.data.as_ptr()) };
+            let name = unsafe { text::server_string(column.attname.data.as_ptr()) };
             reader::refuse(
                 PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
                 format!(
                     "column \"{}\" of table \"{}\" was dropped or given another type in the fork",
-                    name.to_string_lossy(),
-                    found.name
+                    name, found.name
                 ),
                 "Mount it again: fork_unmount, then fork_mount.",
             );
@@ -159,11 +161,10 @@ unsafe fn check_owner(mounted: pg_sys::Relation, label: &label::Label, found: &R
         let columns = (*form).attrs.as_slice((*form).natts as usize);
         ((*(*mounted).rd_rel).relowner, columns)
     };
-    let shown = |n: usize| columns.get(n).is_some_and(|column| !column.attisdropped);
+    rights::may_look_into(label.db, owner);
     let there = Catalogs::open(found.db);
-    let kinds = columns.iter().filter(|column| !column.attisdropped);
-    let mut kinds = kinds.map(|column| column.atttypid.to_u32());
-    if kinds.any(|kind| !is_same(&there, kind)) {
+    let live = || columns.iter().filter(|column| !column.attisdropped);
+    if live().any(|column| !is_same(&there, column.atttypid.to_u32())) {
         reader::refuse(
             PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
             format!(
@@ -173,27 +174,12 @@ unsafe fn check_owner(mounted: pg_sys::Relation, label: &label::Label, found: &R
             "Make it the same in both.",
         );
     }
-    rights::may_look_into(label.db, owner);
-    let reader = Reader::new(&there, owner);
-    let (mut allowed, mut whole) = (true, false);
-    there.each(PG_CLASS.0, PG_CLASS.1, found.oid, |row| {
-        // SAFETY: pg_class.
-        let class = unsafe { row.fixed::<pg_sys::FormData_pg_class>() };
-        if class.oid.to_u32() == found.oid {
-            allowed = !reader.is_filtered(class);
-            whole = reader.reads_table(row);
-        }
+    let both = view::on_both(label, &there, owner);
+    let allowed = both.is_some_and(|(on, now)| {
+        let open = |on: &OnTable| on.uses && !on.filtered;
+        let may = |n: i16| on.reads(n) && now.as_ref().is_none_or(|now| now.reads(n));
+        open(&on) && now.as_ref().is_none_or(open) && live().all(|column| may(column.attnum))
     });
-    if allowed && !whole {
-        there.each(PG_ATTRIBUTE.0, PG_ATTRIBUTE.1, found.oid, |row| {
-            // SAFETY: pg_attribute.
-            let form = unsafe { row.fixed::<pg_sys::FormData_pg_attribute>() };
-            let here = form.attrelid.to_u32() == found.oid && form.attnum > 0;
-            if here && shown(form.attnum as usize - 1) {
-                allowed &= reader.reads_column(row);
-            }
-        });
-    }
     if !allowed {
         reader::refuse(
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -201,4 +187,32 @@ unsafe fn check_owner(mounted: pg_sys::Relation, label: &label::Label, found: &R
             "The owner of the mounted table must be allowed to read all of it there.",
         );
     }
+}
+
+/// How the values of the columns come into this database's encoding; empty if they are in it.
+unsafe fn conversions(mounted: pg_sys::Relation, found: &Relation) -> Vec<Conversion> {
+    if !encoding::is_foreign(found.encoding) {
+        return Vec::new();
+    }
+    // SAFETY: by the caller's promise.
+    let columns = unsafe {
+        let form = (*mounted).rd_att;
+        (*form).attrs.as_slice((*form).natts as usize)
+    };
+    let of = |column: &pg_sys::FormData_pg_attribute| {
+        match column.attisdropped {
+        true => Conversion::Plain,
+        false => Conversion::of(column.atttypid).unwrap_or_else(|| {
+            reader::refuse(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!(
+                    "a column of table \"{}\" cannot be converted from the encoding of the other database",
+                    found.name
+                ),
+                "Mount it again: fork_unmount, then fork_mount.",
+            )
+        }),
+    }
+    };
+    columns.iter().map(of).collect()
 }

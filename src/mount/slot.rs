@@ -115,7 +115,7 @@ unsafe fn has_external(own: &ForkSlot) -> bool {
 }
 
 /// Whether the tuple must not leave the slot as it lies on the page: for its TOAST pointers, for columns
-/// that are hidden, or because the fork has added columns.
+/// that are hidden, because the fork has added columns, or for its encoding.
 unsafe fn is_foreign(slot: *mut TupleTableSlot) -> bool {
     // SAFETY: a tuple in the slot is whole.
     unsafe {
@@ -125,7 +125,10 @@ unsafe fn is_foreign(slot: *mut TupleTableSlot) -> bool {
             return false;
         }
         let natts = i32::from((*(*tuple).t_data).t_infomask2 & pg_sys::HEAP_NATTS_MASK as u16);
-        own.hides || has_external(own) || natts > (*(*slot).tts_tupleDescriptor).natts
+        own.hides
+            || has_external(own)
+            || !(*own.relation).conversions.is_empty()
+            || natts > (*(*slot).tts_tupleDescriptor).natts
     }
 }
 
@@ -172,6 +175,9 @@ unsafe extern "C-unwind" fn getsomeattrs(slot: *mut TupleTableSlot, wanted: i32)
         if has_external(own) {
             fetch(slot, first as usize);
         }
+        if !own.relation.is_null() && !(*own.relation).conversions.is_empty() {
+            convert(slot, first as usize);
+        }
     }
 }
 
@@ -195,7 +201,7 @@ unsafe fn hide(slot: *mut TupleTableSlot, first: usize) {
 unsafe extern "C-unwind" fn fetch(slot: *mut TupleTableSlot, first: usize) {
     // SAFETY: as above; the columns' values are whole.
     unsafe {
-        let own = &mut *slot.cast::<ForkSlot>();
+        let relation = (*slot.cast::<ForkSlot>()).relation;
         let columns = (*slot).tts_tupleDescriptor;
         let columns = (*columns).attrs.as_slice((*columns).natts as usize);
         let last = (*slot).tts_nvalid as usize;
@@ -207,22 +213,55 @@ unsafe extern "C-unwind" fn fetch(slot: *mut TupleTableSlot, first: usize) {
             let Some(pointer) = toast::pointer((*value).cast_mut_ptr()) else {
                 continue;
             };
-            if own.fetched.is_null() {
-                own.fetched = pg_sys::AllocSetContextCreateInternal(
-                    (*slot).tts_mcxt,
-                    c"pg_fork TOAST values".as_ptr(),
-                    pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
-                    pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
-                    pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
-                );
-            }
-            let last = pg_sys::MemoryContextSwitchTo(own.fetched);
-            *value = match lazy::suits(column.atttypid) {
-                true => lazy::value(own.relation, pointer, own.fetched),
-                false => pg_sys::Datum::from(toast::fetch(&*own.relation, &pointer)),
+            let last = pg_sys::MemoryContextSwitchTo(fetched(slot));
+            let lazy = (*relation).conversions.is_empty() && lazy::suits(column.atttypid);
+            *value = match lazy {
+                true => lazy::value(relation, pointer, fetched(slot)),
+                false => pg_sys::Datum::from(toast::fetch(&*relation, &pointer)),
             };
             pg_sys::MemoryContextSwitchTo(last);
         }
+    }
+}
+
+/// The memory for what is fetched for the tuple in the slot.
+unsafe fn fetched(slot: *mut TupleTableSlot) -> pg_sys::MemoryContext {
+    // SAFETY: called with our slots only.
+    unsafe {
+        let own = &mut *slot.cast::<ForkSlot>();
+        if own.fetched.is_null() {
+            own.fetched = pg_sys::AllocSetContextCreateInternal(
+                (*slot).tts_mcxt,
+                c"pg_fork TOAST values".as_ptr(),
+                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+            );
+        }
+        own.fetched
+    }
+}
+
+/// Brings the text of the columns from `first` on that have been taken apart into this database's encoding.
+#[pg_guard]
+unsafe extern "C-unwind" fn convert(slot: *mut TupleTableSlot, first: usize) {
+    // SAFETY: as above; the columns' values are whole, and bear no TOAST pointer any more.
+    unsafe {
+        let (relation, tuple) = {
+            let own = &*slot.cast::<ForkSlot>();
+            (&*own.relation, own.heap.tuple)
+        };
+        // Columns that the tuple has not come from this database's catalogs.
+        let stored = (*(*tuple).t_data).t_infomask2 & pg_sys::HEAP_NATTS_MASK as u16;
+        let last = usize::min((*slot).tts_nvalid as usize, stored.into());
+        let context = pg_sys::MemoryContextSwitchTo(fetched(slot));
+        for n in (first..last).filter(|n| !*(*slot).tts_isnull.add(*n)) {
+            if let Some(conversion) = relation.conversions.get(n) {
+                let value = (*slot).tts_values.add(n);
+                *value = conversion.convert(*value, relation.encoding);
+            }
+        }
+        pg_sys::MemoryContextSwitchTo(context);
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // parse nodes
 
 use super::{members, watch};
+use crate::pg::text;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::PgList;
@@ -21,24 +22,28 @@ pub unsafe fn without_mounted(
             return None;
         }
         let vacuum = &*node.cast::<pg_sys::VacuumStmt>();
-        if !vacuum.is_vacuumcmd || !is_full(vacuum) || !members::any_mounted() {
+        if !vacuum.is_vacuumcmd || !is_full(vacuum) {
             return None;
         }
         let mut kept = PgList::<pg_sys::VacuumRelation>::new();
         if vacuum.rels.is_null() {
-            for table in members::not_mounted() {
+            for table in members::not_mounted()? {
                 let none = std::ptr::null_mut();
                 kept.push(pg_sys::makeVacuumRelation(none, table, none.cast()));
             }
         }
-        for relation in PgList::<pg_sys::VacuumRelation>::from_pg(vacuum.rels).iter_ptr() {
+        let named = PgList::<pg_sys::VacuumRelation>::from_pg(vacuum.rels);
+        for relation in named.iter_ptr() {
             match watch::mounted_of((*relation).relation) {
                 None => kept.push(relation),
                 Some(_) => warning!(
                     "skipping \"{}\" --- it is mounted from a fork",
-                    std::ffi::CStr::from_ptr((*(*relation).relation).relname).to_string_lossy()
+                    text::server_string((*(*relation).relation).relname)
                 ),
             }
+        }
+        if !vacuum.rels.is_null() && kept.len() == named.len() {
+            return None;
         }
         if kept.is_empty() {
             return Some(std::ptr::null_mut());

@@ -2,6 +2,7 @@
 //! respected there.
 #![allow(unsafe_code)] // the executor's hook data
 
+use crate::pg::text;
 use crate::reader::horizon;
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -42,6 +43,21 @@ pub fn is_mounted(relation: pg_sys::Oid) -> bool {
 /// # Safety
 /// A name of a parse node, or null.
 pub unsafe fn mounted_of(name: *mut pg_sys::RangeVar) -> Option<pg_sys::Oid> {
+    // SAFETY: by the caller's promise.
+    unsafe { named(name) }.filter(|oid| super::am::is_method_of(*oid))
+}
+
+/// The same, or the mounted view of that name.
+///
+/// # Safety
+/// A name of a parse node, or null.
+pub unsafe fn shown_of(name: *mut pg_sys::RangeVar) -> Option<pg_sys::Oid> {
+    // SAFETY: by the caller's promise.
+    let oid = unsafe { named(name) };
+    oid.filter(|oid| super::am::is_method_of(*oid) || super::members::is_view(*oid))
+}
+
+unsafe fn named(name: *mut pg_sys::RangeVar) -> Option<pg_sys::Oid> {
     if name.is_null() {
         return None;
     }
@@ -55,7 +71,7 @@ pub unsafe fn mounted_of(name: *mut pg_sys::RangeVar) -> Option<pg_sys::Oid> {
             std::ptr::null_mut(),
         )
     };
-    (oid != pg_sys::InvalidOid && super::am::is_method_of(oid)).then_some(oid)
+    (oid != pg_sys::InvalidOid).then_some(oid)
 }
 
 /// Raises 25006 for a statement that would write to a mounted table, or lock rows of it: also where there
@@ -102,6 +118,14 @@ pub unsafe fn before_execution(query: *mut pg_sys::QueryDesc) {
             .any(|entry| mounted_entry(entry).is_some())
         {
             return;
+        }
+        // Of a view the executor has an entry too, to check the rights on it.
+        let views = tables.iter_ptr().filter(|entry| {
+            (**entry).rtekind == pg_sys::RTEKind::RTE_RELATION
+                && (**entry).relkind as u8 == pg_sys::RELKIND_VIEW
+        });
+        for entry in views {
+            super::view::check((*entry).relid);
         }
         refuse_writes(statement, &|n| {
             tables.get_ptr(n as usize - 1).and_then(mounted_entry)
@@ -154,7 +178,7 @@ pub unsafe fn before_copy(statement: &pg_sys::CopyStmt) -> bool {
             return false;
         }
         if statement.is_from {
-            let name = std::ffi::CStr::from_ptr((*statement.relation).relname).to_string_lossy();
+            let name = text::server_string((*statement.relation).relname);
             super::change::read_only_named(&name);
         }
         horizon::protect();

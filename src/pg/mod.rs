@@ -3,6 +3,7 @@
 
 pub mod arena;
 pub mod builtins;
+pub mod catalogs;
 pub mod checksum;
 pub mod comm;
 pub mod disk;

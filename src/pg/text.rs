@@ -252,3 +252,18 @@ pub fn shown(text: &str) -> Cow<'_, str> {
     }
     Cow::Owned(out)
 }
+
+/// Whether the bytes are text in the encoding.
+pub fn is_valid(bytes: &[u8], encoding: i32) -> bool {
+    let len = bytes.len() as i32;
+    // SAFETY: that many bytes.
+    unsafe { pg_sys::pg_encoding_verifymbstr(encoding, bytes.as_ptr().cast(), len) == len }
+}
+
+/// How many bytes of the text, in this database's encoding, are whole characters and no more than `most`.
+pub fn clip(bytes: &[u8], most: usize) -> usize {
+    // SAFETY: that many bytes.
+    let len =
+        unsafe { pg_sys::pg_mbcliplen(bytes.as_ptr().cast(), bytes.len() as i32, most as i32) };
+    len as usize
+}

@@ -6,34 +6,54 @@
 use pgrx::pg_sys::{self, Datum, Oid};
 
 /// An open catalog.
-pub struct Catalog(pg_sys::Relation);
+pub struct Catalog {
+    relation: pg_sys::Relation,
+    /// Let go of when it is closed.
+    lock: u32,
+}
 
 impl Catalog {
     /// Opens the catalog to write to it.
     pub fn open(number: u32) -> Self {
-        let lock = pg_sys::RowExclusiveLock as i32;
+        // The lock is kept until the transaction's end, as dropdb does.
+        Self::locked(number, pg_sys::RowExclusiveLock, pg_sys::NoLock)
+    }
+
+    /// Opens the catalog to read it.
+    pub fn read(number: u32) -> Self {
+        Self::locked(number, pg_sys::AccessShareLock, pg_sys::AccessShareLock)
+    }
+
+    fn locked(number: u32, mode: u32, lock: u32) -> Self {
         // SAFETY: a catalog's number; an error ends the transaction, which closes it.
-        Catalog(unsafe { pg_sys::table_open(number.into(), lock) })
+        let relation = unsafe { pg_sys::table_open(number.into(), mode as i32) };
+        Catalog { relation, lock }
     }
 
     /// Calls `what` with each row whose column `column`, the first of the index, has the value.
     pub fn each(&self, index: u32, column: i16, value: u32, what: impl FnMut(&Row)) {
-        // SAFETY: a whole key.
-        let key = unsafe {
+        self.find(index, &[(column, value)], what);
+    }
+
+    /// Calls `what` with each row whose columns, the first ones of the index, have the values.
+    pub fn find(&self, index: u32, wanted: &[(i16, u32)], what: impl FnMut(&Row)) {
+        // SAFETY: whole keys.
+        let key = |(column, value): &(i16, u32)| unsafe {
             let mut key = std::mem::zeroed::<pg_sys::ScanKeyData>();
             pg_sys::ScanKeyInit(
                 &mut key,
-                column,
+                *column,
                 pg_sys::BTEqualStrategyNumber as u16,
                 pg_sys::RegProcedure::from(184), // oideq
-                Datum::from(Oid::from(value)),
+                Datum::from(Oid::from(*value)),
             );
             key
         };
-        self.scan(index, &mut [key], what);
+        let mut keys: Vec<_> = wanted.iter().map(key).collect();
+        self.scan(index, &mut keys, what);
     }
 
-    /// Calls `what` with each row, in the order of the index.
+    /// Calls `what` with each row, in the order of the index; in that of the table for index 0.
     pub fn all(&self, index: u32, what: impl FnMut(&Row)) {
         self.scan(index, &mut [], what);
     }
@@ -42,10 +62,10 @@ impl Catalog {
         // SAFETY: a scan of an index of this catalog, ended here; a row lives until the next.
         unsafe {
             let scan = pg_sys::systable_beginscan(
-                self.0,
+                self.relation,
                 index.into(),
                 // Not in a process that works in no database (relcache.c).
-                pg_sys::criticalSharedRelcachesBuilt,
+                index != 0 && pg_sys::criticalSharedRelcachesBuilt,
                 std::ptr::null_mut(),
                 keys.len() as i32,
                 keys.as_mut_ptr(),
@@ -57,7 +77,7 @@ impl Catalog {
                 }
                 what(&Row {
                     tuple,
-                    descriptor: (*self.0).rd_att,
+                    descriptor: (*self.relation).rd_att,
                 });
             }
             pg_sys::systable_endscan(scan);
@@ -93,8 +113,8 @@ impl Catalog {
                 replace.as_mut_ptr(),
             );
             match update {
-                true => pg_sys::CatalogTupleUpdate(self.0, &raw mut (*row.tuple).t_self, copy),
-                false => pg_sys::CatalogTupleInsert(self.0, copy),
+                true => pg_sys::CatalogTupleUpdate(self.relation, &raw mut (*row.tuple).t_self, copy),
+                false => pg_sys::CatalogTupleInsert(self.relation, copy),
             }
             pg_sys::heap_freetuple(copy);
         }
@@ -105,16 +125,19 @@ impl Catalog {
         let mut nulls = vec![false; columns.len()];
         // SAFETY: the caller gives each of the catalog's columns.
         unsafe {
-            let row =
-                pg_sys::heap_form_tuple((*self.0).rd_att, columns.as_mut_ptr(), nulls.as_mut_ptr());
-            pg_sys::CatalogTupleInsert(self.0, row);
+            let row = pg_sys::heap_form_tuple(
+                (*self.relation).rd_att,
+                columns.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+            );
+            pg_sys::CatalogTupleInsert(self.relation, row);
             pg_sys::heap_freetuple(row);
         }
     }
 
     pub fn remove(&self, row: &Row) {
         // SAFETY: a row of this catalog.
-        unsafe { pg_sys::CatalogTupleDelete(self.0, &raw mut (*row.tuple).t_self) };
+        unsafe { pg_sys::CatalogTupleDelete(self.relation, &raw mut (*row.tuple).t_self) };
     }
 }
 
@@ -122,8 +145,8 @@ impl Drop for Catalog {
     fn drop(&mut self) {
         // While an error unwinds, the end of the transaction closes it.
         if !std::thread::panicking() {
-            // SAFETY: opened by us; the lock is kept until the transaction's end, as dropdb does.
-            unsafe { pg_sys::table_close(self.0, pg_sys::NoLock as i32) };
+            // SAFETY: opened by us.
+            unsafe { pg_sys::table_close(self.relation, self.lock as i32) };
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Whether a type is the same in two databases: its values lie on the pages as that database wrote them.
 #![allow(unsafe_code)] // rows of catalogs, as C structs
 
-use super::relation::{text, Catalogs};
+use super::relation::Catalogs;
 use pgrx::pg_sys;
 
 const PG_TYPE: (u32, u32) = (1247, 2703);
@@ -35,7 +35,7 @@ fn one(catalogs: &Catalogs, kind: u32, needs: &mut Vec<u32>) -> Option<String> {
     let form = form?;
     let mut told = format!(
         "{kind} {} {} {} {} {} {} {} {};",
-        text(&form.typname),
+        catalogs.text(&form.typname),
         form.typlen,
         form.typbyval,
         form.typalign,
@@ -51,7 +51,11 @@ fn one(catalogs: &Catalogs, kind: u32, needs: &mut Vec<u32>) -> Option<String> {
             catalogs.each(PG_ENUM.0, PG_ENUM.1, kind, |row| {
                 // SAFETY: pg_enum.
                 let row = unsafe { row.fixed::<pg_sys::FormData_pg_enum>() };
-                labels.push((row.enumsortorder, row.oid.to_u32(), text(&row.enumlabel)));
+                labels.push((
+                    row.enumsortorder,
+                    row.oid.to_u32(),
+                    catalogs.text(&row.enumlabel),
+                ));
             });
             labels.sort_by(|a, b| a.0.total_cmp(&b.0));
             told.push_str(&format!("{labels:?};"));

@@ -4,6 +4,8 @@
 //! process changes nothing on them, no hint bit either. It is no process of the other database, and a cut of
 //! that would not wait for it.
 
+pub mod database;
+pub mod encoding;
 pub mod horizon;
 pub mod kinds;
 pub mod page;

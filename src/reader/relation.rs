@@ -1,8 +1,10 @@
 //! A relation of another database: found in that database's own catalogs, by their pages.
 #![allow(unsafe_code)] // rows of catalogs, as C structs
 
-use super::{damaged, default_tablespace, horizon, page::Pages, visible};
+use super::encoding::Conversion;
+use super::{damaged, database, default_tablespace, horizon, page::Pages, visible};
 use crate::fork::files;
+use crate::pg::text;
 use crate::pg::tuple::Row;
 use pg_fork_core::pages::{btree, heap, Damaged};
 use pg_fork_core::types::{Page, PAGE_SIZE};
@@ -30,9 +32,9 @@ pub struct Column {
 }
 
 impl Column {
-    pub fn of(form: &pg_sys::FormData_pg_attribute) -> Self {
+    pub fn of(form: &pg_sys::FormData_pg_attribute, encoding: i32) -> Self {
         Column {
-            name: text(&form.attname),
+            name: name(&form.attname, encoding),
             kind: form.atttypid.to_u32(),
             modifier: form.atttypmod,
             len: form.attlen,
@@ -74,6 +76,10 @@ pub struct Relation {
     pub relpages: i32,
     pub reltuples: f32,
     pub columns: Vec<Column>,
+    /// Of what is text in its rows.
+    pub encoding: i32,
+    /// What has to be done with the columns' values here: nothing if it is empty.
+    pub conversions: Vec<Conversion>,
     pub toast: Option<Toast>,
 }
 
@@ -107,6 +113,8 @@ fn mapped(db: u32) -> Vec<(u32, u32)> {
 /// The catalogs of a database, as far as a reader needs them.
 pub struct Catalogs {
     pub db: u32,
+    /// Of what is text in the database.
+    pub encoding: i32,
     tablespace: u32,
     snapshot: pg_sys::Snapshot,
     owner: pg_sys::ResourceOwner,
@@ -143,13 +151,20 @@ impl Catalogs {
             let snapshot = pg_sys::RegisterSnapshot(horizon::new_snapshot());
             (snapshot, pg_sys::CurrentResourceOwner)
         };
+        let server = text::server_encoding();
         Catalogs {
             db,
+            encoding: database::of(db).map_or(server, |it| it.encoding),
             tablespace: default_tablespace(db),
             snapshot,
             owner,
             found: RefCell::default(),
         }
+    }
+
+    /// A name in one of the catalogs.
+    pub fn text(&self, bytes: &pg_sys::NameData) -> String {
+        name(bytes, self.encoding)
     }
 
     fn pages(&self, spc: u32, rel: u32, permanent: bool) -> Pages {
@@ -175,11 +190,7 @@ impl Catalogs {
             Some((_, rel)) => self.pages(0, *rel, true),
             None => match self.class_now(oid) {
                 Some(class) => self.pages_of(&class),
-                None => damaged(
-                    self.db,
-                    oid,
-                    pg_fork_core::pages::Damaged("a catalog is not in pg_class"),
-                ),
+                None => damaged(self.db, oid, Damaged("a catalog is not in pg_class")),
             },
         };
         self.found.borrow_mut().push((oid, pages));
@@ -290,10 +301,11 @@ impl Catalogs {
         let place = (PG_ATTRIBUTE, PG_ATTRIBUTE_BY_NUMBER);
         self.rows::<pg_sys::FormData_pg_attribute>(place, relation, self.snapshot, |row| {
             if row.attrelid.to_u32() == relation && (1..=count).contains(&row.attnum) {
-                columns[row.attnum as usize - 1] = Some(Column::of(row));
+                columns[row.attnum as usize - 1] = Some(Column::of(row, self.encoding));
             }
         });
-        columns.into_iter().flatten().collect()
+        let columns: Option<Vec<Column>> = columns.into_iter().collect();
+        columns.unwrap_or_else(|| damaged(self.db, PG_ATTRIBUTE, Damaged("a column has no row")))
     }
 
     /// Locked as the table is: REINDEX and VACUUM FULL of either would move its file.
@@ -349,10 +361,11 @@ impl Drop for Form {
     }
 }
 
-pub fn text(name: &pg_sys::NameData) -> String {
+/// A name in that encoding.
+fn name(name: &pg_sys::NameData, encoding: i32) -> String {
     let bytes: Vec<u8> = name.data.iter().map(|c| *c as u8).collect();
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
+    text::from(&bytes[..end], encoding)
 }
 
 /// Locks the relation against changes of its form until the transaction's end, as a statement in its own
@@ -386,11 +399,13 @@ pub fn open(db: u32, oid: u32) -> Option<Relation> {
     Some(Relation {
         db,
         oid,
-        name: text(&class.relname),
+        name: catalogs.text(&class.relname),
         pages: catalogs.pages_of(&class),
         relpages: class.relpages,
         reltuples: class.reltuples,
         columns: catalogs.columns(oid, class.relnatts),
+        encoding: catalogs.encoding,
+        conversions: Vec::new(),
         toast,
     })
 }

@@ -6,74 +6,31 @@
 #![allow(unsafe_code)] // lists of rights, and look-ups in shared catalogs
 
 use super::relation::{self, Catalogs};
-use super::toast;
+use super::{database, toast};
 use crate::fork::catalog;
+use crate::pg::catalogs::{self, Inherits};
 use crate::pg::tuple::Row;
-use crate::shmem::registry::{self, Use};
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::prelude::*;
 
-const PG_NAMESPACE: (u32, u32) = (2615, 2685);
-const PG_DATABASE_OWNER: u32 = 6171;
-const PG_READ_ALL_DATA: u32 = 6181;
-/// `ACL_ID_PUBLIC`
-const PUBLIC: u32 = 0;
-
-/// The number that sessions of the database are in: a base's is its fork's.
-fn home(db: u32) -> u32 {
-    registry::slot(db)
-        .filter(|slot| slot.used == Use::Base)
-        .map_or(db, |slot| slot.twin)
-}
-
-/// What pg_database says of a database.
-struct Database {
-    owner: Oid,
-    allows: bool,
-    limit: i32,
-    /// The list of rights, copied.
-    acl: Option<Datum>,
-}
-
-fn database(db: u32) -> Option<Database> {
-    // SAFETY: a row of the catalog cache, held while it is looked at.
-    unsafe {
-        let cache = pg_sys::SysCacheIdentifier::DATABASEOID as i32;
-        let row = pg_sys::SearchSysCache1(cache, Oid::from(db).into());
-        if row.is_null() {
-            return None;
-        }
-        let form = &*pg_sys::heap_tuple_get_struct::<pg_sys::FormData_pg_database>(row);
-        let mut null = false;
-        let column = pg_sys::Anum_pg_database_datacl as i16;
-        let acl = pg_sys::SysCacheGetAttr(cache, row, column, &mut null);
-        let copied = |acl: Datum| Datum::from(pg_sys::pg_detoast_datum_copy(acl.cast_mut_ptr()));
-        let found = Database {
-            owner: form.datdba,
-            allows: form.datallowconn,
-            limit: form.datconnlimit,
-            acl: (!null).then(|| copied(acl)),
-        };
-        pg_sys::ReleaseSysCache(row);
-        Some(found)
-    }
-}
+const PG_DATABASE_OWNER: u32 = pg_sys::ROLE_PG_DATABASE_OWNER;
+/// As deep as partitions of partitions may lie; a catalog that is damaged could go round in circles.
+const DEEPEST: usize = 1000;
 
 /// Asks what a login of the role would be asked, but for limits of connections.
 ///
 /// `db`: a fork, its base, or a source. Raises 42501 without CONNECT, 55000 if the database accepts no
 /// connections, 3D000 if it is gone.
 pub fn may_look_into(db: u32, role: Oid) {
-    let db = home(db);
-    let name = catalog::database_name(db).unwrap_or_default();
-    let Some(row) = database(db) else {
+    let name = catalog::database_name(database::home(db)).unwrap_or_default();
+    let Some(row) = database::of(db) else {
         ereport!(
             ERROR,
             PgSqlErrorCode::ERRCODE_INVALID_CATALOG_NAME,
             format!("the database with OID {db} does not exist any more")
         );
     };
-    if !row.allows || row.limit == pg_sys::DATCONNLIMIT_INVALID_DB {
+    if !row.open {
         ereport!(
             ERROR,
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -141,6 +98,25 @@ impl Acl {
     }
 }
 
+/// What a role may read of a table.
+pub struct OnTable {
+    /// The schema may be used.
+    pub uses: bool,
+    /// Row security hides rows from it.
+    pub filtered: bool,
+    /// It may read all columns.
+    pub whole: bool,
+    /// Else those.
+    columns: Vec<i16>,
+}
+
+impl OnTable {
+    /// Whether it may read the column, in all rows.
+    pub fn reads(&self, column: i16) -> bool {
+        self.uses && !self.filtered && (self.whole || self.columns.contains(&column))
+    }
+}
+
 /// A role, as it is in one database.
 #[derive(Clone, Copy)]
 pub struct Reader {
@@ -154,14 +130,14 @@ pub struct Reader {
 impl Reader {
     /// The role in the database that the catalogs are of.
     pub fn new(catalogs: &Catalogs, role: Oid) -> Self {
-        let owner = database(home(catalogs.db)).map(|row| row.owner);
+        let owner = database::of(catalogs.db).map(|row| row.owner);
         Self::of(role, owner.unwrap_or(PG_DATABASE_OWNER.into()))
     }
 
     fn of(role: Oid, database_owner: Oid) -> Self {
         // SAFETY: look-ups in shared catalogs.
         let (superuser, all) = unsafe {
-            let all = pg_sys::has_privs_of_role(role, PG_READ_ALL_DATA.into());
+            let all = pg_sys::has_privs_of_role(role, pg_sys::ROLE_PG_READ_ALL_DATA.into());
             (pg_sys::superuser_arg(role), all)
         };
         Reader {
@@ -186,7 +162,9 @@ impl Reader {
 
     fn has(&self, list: &Acl, right: u32) -> bool {
         let mut granted = list.0.iter().filter(|item| item.ai_privs & right != 0);
-        granted.any(|item| item.ai_grantee.to_u32() == PUBLIC || self.is(item.ai_grantee))
+        granted.any(|item| {
+            item.ai_grantee.to_u32() == pg_sys::ACL_ID_PUBLIC || self.is(item.ai_grantee)
+        })
     }
 
     /// Whether the role may use the schema.
@@ -194,15 +172,16 @@ impl Reader {
         if self.all {
             return true;
         }
+        let table = pg_sys::NamespaceRelationId.to_u32();
         let mut uses = false;
-        catalogs.each(PG_NAMESPACE.0, PG_NAMESPACE.1, schema, |row| {
+        catalogs.each(table, pg_sys::NamespaceOidIndexId, schema, |row| {
             // SAFETY: pg_namespace.
             let form = unsafe { row.fixed::<pg_sys::FormData_pg_namespace>() };
             if form.oid.to_u32() != schema {
                 return;
             }
             let acl = row.column(pg_sys::Anum_pg_namespace_nspacl as i32);
-            let acl = acl.map(|acl| from_there(catalogs, PG_NAMESPACE.0, acl));
+            let acl = acl.map(|acl| from_there(catalogs, table, acl));
             let list = Acl::of(acl, pg_sys::ObjectType::OBJECT_SCHEMA, form.nspowner);
             uses = self.has(&list, pg_sys::ACL_USAGE);
         });
@@ -221,11 +200,80 @@ impl Reader {
         self.has(&list, pg_sys::ACL_SELECT)
     }
 
-    /// Whether the role may read the column, of which this is pg_attribute's row, by a right on it alone.
-    pub fn reads_column(&self, attribute: &Row) -> bool {
-        // pg_attribute has no TOAST table.
-        let acl = attribute.column(pg_sys::Anum_pg_attribute_attacl as i32);
-        self.all || acl.is_some_and(|acl| self.has(&Acl::items(acl), pg_sys::ACL_SELECT))
+    /// What the role may read of a table there; `None` if there is none.
+    pub fn on_table(&self, catalogs: &Catalogs, table: u32) -> Option<OnTable> {
+        let (mut on, partition) = self.on_alone(catalogs, table)?;
+        let open = on.uses && on.whole && !on.filtered;
+        if partition && !open && self.reads_through_parent(catalogs, table) {
+            (on.uses, on.whole, on.filtered) = (true, true, false);
+        }
+        if !on.whole {
+            let (class, index) = (
+                pg_sys::AttributeRelationId.to_u32(),
+                pg_sys::AttributeRelidNumIndexId,
+            );
+            catalogs.each(class, index, table, |row| {
+                // SAFETY: pg_attribute, which has no TOAST table.
+                let form = unsafe { row.fixed::<pg_sys::FormData_pg_attribute>() };
+                let acl = row.column(pg_sys::Anum_pg_attribute_attacl as i32);
+                let live = form.attrelid.to_u32() == table && !form.attisdropped;
+                let reads = |acl| self.has(&Acl::items(acl), pg_sys::ACL_SELECT);
+                if live && acl.is_some_and(reads) {
+                    on.columns.push(form.attnum);
+                }
+            });
+        }
+        Some(on)
+    }
+
+    /// Its own rights, and whether it is a partition.
+    fn on_alone(&self, catalogs: &Catalogs, table: u32) -> Option<(OnTable, bool)> {
+        let mut found = None;
+        let class = pg_sys::RelationRelationId.to_u32();
+        catalogs.each(class, pg_sys::ClassOidIndexId, table, |row| {
+            // SAFETY: pg_class.
+            let class = unsafe { row.fixed::<pg_sys::FormData_pg_class>() };
+            if class.oid.to_u32() == table {
+                let on = OnTable {
+                    uses: true,
+                    filtered: self.is_filtered(class),
+                    whole: self.reads_table(row),
+                    columns: Vec::new(),
+                };
+                found = Some((on, class.relnamespace.to_u32(), class.relispartition));
+            }
+        });
+        let (mut on, schema, partition) = found?;
+        on.uses = self.uses_schema(catalogs, schema);
+        Some((on, partition))
+    }
+
+    /// Whether the role may read all of a partition by reading what it is a partition of: rights on, and row
+    /// security of, the partition itself do not count then.
+    pub fn reads_through_parent(&self, catalogs: &Catalogs, partition: u32) -> bool {
+        let mut at = partition;
+        for _ in 0..DEEPEST {
+            let mut parent = None;
+            catalogs.each(catalogs::INHERITS, catalogs::INHERITS_BY_CHILD, at, |row| {
+                // SAFETY: pg_inherits.
+                let row = unsafe { row.fixed::<Inherits>() };
+                if row.child.to_u32() == at && !row.detaching {
+                    parent = Some(row.parent.to_u32());
+                }
+            });
+            let on = parent.and_then(|parent| self.on_alone(catalogs, parent));
+            let (Some(parent), Some((on, partition))) = (parent, on) else {
+                return false;
+            };
+            if on.uses && on.whole && !on.filtered {
+                return true;
+            }
+            if !partition {
+                return false;
+            }
+            at = parent;
+        }
+        false
     }
 
     /// Whether row security would hide rows of the table from the role (rls.c, `check_enable_rls`).

@@ -3,6 +3,7 @@
 mod api;
 mod attach;
 mod diff;
+mod internal;
 mod mount;
 mod rows;
 mod srf;

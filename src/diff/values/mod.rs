@@ -28,13 +28,16 @@ use std::rc::Rc;
 /// process can allocate (1 GB), or `jsonb` hold (256 MB).
 pub const LARGE: usize = 64 * 1024 * 1024;
 
+/// Names of objects, by catalog and number.
+type Names = HashMap<(u32, u32), Rc<[u8]>>;
+
 /// The values of one database.
 pub struct Values<'a> {
     catalogs: &'a Catalogs,
     /// Of its text.
     encoding: i32,
     kinds: RefCell<HashMap<u32, Rc<Kind>>>,
-    names: RefCell<HashMap<(u32, u32), Rc<[u8]>>>,
+    names: RefCell<Names>,
 }
 
 impl<'a> Values<'a> {
