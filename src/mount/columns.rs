@@ -249,7 +249,7 @@ fn is_usable(column: &Column) -> bool {
         }
         let (mut len, mut by_value, mut align) = (0, false, 0);
         pg_sys::get_typlenbyvalalign(kind, &mut len, &mut by_value, &mut align);
-        (len, by_value, align as i8) == (column.len, column.by_value, column.align)
+        (len, by_value, align) == (column.len, column.by_value, column.align)
     }
 }
 

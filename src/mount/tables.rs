@@ -34,13 +34,6 @@ impl Table {
     }
 }
 
-/// The tables of users with rows of their own: partitions, but not what they are partitions of.
-pub fn user_tables(there: &Catalogs, role: Oid) -> Vec<Table> {
-    let mut tables = all_tables(there, role);
-    tables.retain(|table| !table.partitioned);
-    tables
-}
-
 /// The tables of users, partitioned ones too, in schemas that the role may use, in the order of their names.
 pub fn all_tables(there: &Catalogs, role: Oid) -> Vec<Table> {
     let reader = Reader::new(there, role);
@@ -168,7 +161,7 @@ pub fn choose<'a>(all: &'a [Table], names: &[String]) -> Vec<&'a Table> {
 }
 
 /// The parts of a name that may be qualified and quoted. Raises 42602 for what is none, 22P05.
-pub fn parse(name: &str) -> Vec<String> {
+fn parse(name: &str) -> Vec<String> {
     let bytes = text::to_server(name);
     // SAFETY: raises an error if that is no name; a list of palloc'd strings.
     unsafe {

@@ -2,6 +2,7 @@
 //!
 //! The view's query is built here, of the numbers of what was made: nothing is looked up by its name.
 #![allow(unsafe_code)] // parse trees, and calls into view.c
+#![allow(non_snake_case)] // a function of the server's
 
 use super::build::{self, Made, Place};
 use super::columns::Shown;

@@ -38,8 +38,6 @@ pub struct Rewrite {
 /// pg_inherits, and its index by the relation that inherits.
 pub const INHERITS: u32 = 2611;
 pub const INHERITS_BY_CHILD: u32 = 2680;
-/// Its index by what is inherited from.
-pub const INHERITS_BY_PARENT: u32 = 2187;
 
 /// `FormData_pg_inherits` (pg_inherits.h).
 #[derive(Clone, Copy)]

@@ -113,7 +113,9 @@ impl Catalog {
                 replace.as_mut_ptr(),
             );
             match update {
-                true => pg_sys::CatalogTupleUpdate(self.relation, &raw mut (*row.tuple).t_self, copy),
+                true => {
+                    pg_sys::CatalogTupleUpdate(self.relation, &raw mut (*row.tuple).t_self, copy)
+                }
                 false => pg_sys::CatalogTupleInsert(self.relation, copy),
             }
             pg_sys::heap_freetuple(copy);

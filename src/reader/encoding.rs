@@ -148,7 +148,7 @@ impl Conversion {
             kind,
             len,
             by_value,
-            align: align as i8,
+            align,
             conversion,
         })))
     }
