@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // calls into C
 #![allow(non_snake_case)] // C's names
 
-use crate::attach::{nailed, plpgsql, temp};
+use crate::attach::{nailed, plpgsql, postgis, temp};
 use pgrx::pg_sys;
 
 #[pgrx::pg_guard]
@@ -21,6 +21,7 @@ pub fn forget_all() {
     unsafe { ResetSequenceCaches() };
     temp::forget();
     plpgsql::forget();
+    postgis::forget();
     // 3. The catalog caches, the relation cache, open files, the relation map, plans, search path,
     // operators, and whatever else has registered a callback (inval.c).
     // SAFETY: as when the queue of invalidations has overflowed.

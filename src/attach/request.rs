@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // callbacks that C calls, and memory contexts
 
 use crate::attach::target::{self, Target};
-use crate::attach::{comm, nailed, refuse, roles, session, settings, statement, switch};
+use crate::attach::{comm, libraries, nailed, refuse, roles, session, settings, statement, switch};
 use crate::fork::{catalog, heirs};
 use crate::shmem::view::{self, Role};
 use crate::stop_point;
@@ -115,6 +115,7 @@ fn ask_here(to: Where, or_end: bool) -> (String, String) {
         Where::Named(name) => target::find(name),
         Where::Home => target::find_by_oid(home),
     };
+    libraries::refuse_those_that_stay(target.oid);
     nailed::find();
     roles::watch();
     stop_point::at("attach-checked");

@@ -5,28 +5,6 @@
 use crate::attach::{idle, plpgsql, refuse, temp};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
-use std::path::Path;
-
-/// Libraries that keep state of one database in their own memory, which no invalidation reaches:
-/// other procedural languages' functions, and extensions that work for one database.
-const STAY: [&str; 16] = [
-    "plperl",
-    "plpython3",
-    "plpython2",
-    "pltcl",
-    "plv8",
-    "pljava",
-    "plr",
-    "pllua",
-    "timescaledb",
-    "citus",
-    "pglogical",
-    "bdr",
-    "pg_cron",
-    "orioledb",
-    "pgq_lowlevel",
-    "age",
-];
 
 /// Raises 55006 if the session listens. Also between transactions: UNLISTEN takes effect at commit.
 pub fn refuse_listening() {
@@ -106,13 +84,6 @@ pub fn refuse_what_stays(resetting: bool) {
     }
     temp::refuse_objects();
     plpgsql::check();
-    if let Some(library) = library_that_stays() {
-        refuse(
-            unsupported,
-            format!("cannot leave the database: the library \"{library}\" keeps state of it"),
-            "Connect to the fork by its name, in a session of its own.",
-        );
-    }
 }
 
 /// Whether the session listens on any channel: `pg_listening_channels()` (async.c) returns a row.
@@ -153,38 +124,4 @@ unsafe fn has_slots() -> bool {
             (*slot).in_use && (*slot).active_pid == pg_sys::MyProcPid
         })
     }
-}
-
-/// The name of a loaded library that cannot follow.
-fn library_that_stays() -> Option<String> {
-    loaded().into_iter().find(|name| {
-        STAY.iter().any(|stays| {
-            name.strip_prefix(stays)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-        })
-    })
-}
-
-/// The names of the shared libraries in this process, without folder and ending.
-fn loaded() -> Vec<String> {
-    unsafe extern "C" fn note(
-        info: *mut libc::dl_phdr_info,
-        _size: usize,
-        data: *mut libc::c_void,
-    ) -> i32 {
-        // SAFETY: dl_iterate_phdr passes a library's path, and our own vector.
-        unsafe {
-            let names = &mut *data.cast::<Vec<String>>();
-            if !(*info).dlpi_name.is_null() {
-                let path = std::ffi::CStr::from_ptr((*info).dlpi_name).to_string_lossy();
-                let stem = Path::new(path.as_ref()).file_stem();
-                names.extend(stem.map(|stem| stem.to_string_lossy().into_owned()));
-            }
-        }
-        0
-    }
-    let mut names = Vec::new();
-    // SAFETY: the callback gets our own vector.
-    unsafe { libc::dl_iterate_phdr(Some(note), (&raw mut names).cast()) };
-    names
 }
