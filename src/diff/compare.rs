@@ -22,6 +22,7 @@ impl Digests {
 }
 
 /// Digests in the making.
+#[derive(Clone)]
 pub struct Digest([std::hash::DefaultHasher; 2]);
 
 impl Digest {
@@ -65,7 +66,13 @@ pub fn shorten(parts: &mut [(String, String)]) {
 pub fn canonical(compare: Compare, text: &[u8]) -> Vec<u8> {
     match compare {
         Compare::Text => text.to_vec(),
-        Compare::Trimmed => text.trim_ascii_end().to_vec(),
+        Compare::Trimmed => {
+            let end = text
+                .iter()
+                .rposition(|byte| *byte != b' ')
+                .map_or(0, |at| at + 1);
+            text[..end].to_vec()
+        }
         Compare::Number => match text.contains(&b'.') {
             true => {
                 let end = text

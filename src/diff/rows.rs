@@ -59,7 +59,7 @@ pub fn compare(both: &Both, pair: &Pair, show: bool, each: impl FnMut(Change<Sho
         })
     };
     let plans = (plan(At::Now, now), plan(At::Cut, base));
-    let mut sort = Sort::new(shape.key.is_some());
+    let mut sort = Sort::new();
     for (now, base) in pair.leaves() {
         let side = |at: At, leaf: Option<Leaf>, head: Option<&Head>, plan: &Rc<Plan>| {
             let (leaf, head) = (leaf?, head?);

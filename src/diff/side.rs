@@ -23,8 +23,8 @@ unsafe extern "C-unwind" {
 
 /// A row of one side.
 pub struct Row {
-    /// Stands for the key; `None` if the table has none.
-    pub key: Option<[u8; 16]>,
+    /// Stands for what tells rows apart: the key, or without one all that both sides have.
+    pub key: [u8; 16],
     /// Stands for all that is compared.
     pub image: [u8; 16],
     /// The key, and the whole row, as JSON; empty where nobody asked.
@@ -223,9 +223,23 @@ impl<'a> Side<'a> {
     pub fn row(&self, page: &Page, tuple: &Tuple) -> Row {
         self.with_row(page, tuple, |side, values| {
             let mut image = side.digests.begin();
-            for compared in &side.image {
-                side.feed(compared, values[compared.column], &mut image);
-            }
+            side.image
+                .iter()
+                .for_each(|it| side.feed(it, values[it.column], &mut image));
+            let key = match &side.plan.key {
+                None => image.clone().end(),
+                Some(key) => {
+                    let mut digest = side.digests.begin();
+                    for at in key {
+                        side.feed(
+                            &side.image[*at],
+                            values[side.image[*at].column],
+                            &mut digest,
+                        );
+                    }
+                    digest.end()
+                }
+            };
             for (column, first) in &side.plan.added {
                 let text = values[*column]
                     .map(|value| side.values.text(side.plan.columns[*column].kind, value));
@@ -237,17 +251,6 @@ impl<'a> Side<'a> {
                     image.add(&[3]);
                 }
             }
-            let key = side.plan.key.as_ref().map(|key| {
-                let mut digest = side.digests.begin();
-                for at in key {
-                    side.feed(
-                        &side.image[*at],
-                        values[side.image[*at].column],
-                        &mut digest,
-                    );
-                }
-                digest.end()
-            });
             let shown = match side.plan.show {
                 true => side.show(values),
                 false => (String::new(), String::new()),

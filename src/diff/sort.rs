@@ -15,7 +15,6 @@ const HEAD: usize = 16 + 16 + 1;
 /// Rows that wait to be matched. What is not sorted to the end is freed with its memory context.
 pub struct Sort {
     state: *mut pg_sys::Tuplesortstate,
-    keyed: bool,
 }
 
 /// Rows, and how often each is there.
@@ -25,8 +24,7 @@ type Counted = Vec<(Shown, u64)>;
 pub type Shown = (String, String);
 
 impl Sort {
-    /// `keyed`: the rows have a key.
-    pub fn new(keyed: bool) -> Self {
+    pub fn new() -> Self {
         // SAFETY: bytea sorts by its bytes.
         let state = unsafe {
             pg_sys::tuplesort_begin_datum(
@@ -39,13 +37,13 @@ impl Sort {
                 0, // TUPLESORT_NONE
             )
         };
-        Sort { state, keyed }
+        Sort { state }
     }
 
     pub fn put(&mut self, at: At, row: &Row) {
         let (key, data) = &row.shown;
         let mut bytes = Vec::with_capacity(HEAD + 8 + key.len() + data.len());
-        bytes.extend(row.key.filter(|_| self.keyed).unwrap_or(row.image));
+        bytes.extend(row.key);
         bytes.extend(row.image);
         bytes.push(u8::from(at == At::Cut));
         bytes.extend((key.len() as u64).to_le_bytes());
@@ -104,7 +102,7 @@ impl Sort {
                 }
             }
             let Some(head) = head else { break };
-            group.get_or_insert_with(|| (head.key, Group::new(self.keyed)));
+            group.get_or_insert_with(|| (head.key, Group::new()));
             let (_, sides) = images.get_or_insert_with(|| (head.image, Default::default()));
             let side = &mut sides[usize::from(head.at == At::Cut)];
             // The same rows come one after the other.

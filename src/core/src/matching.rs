@@ -1,4 +1,5 @@
-//! Which rows of two sides are the same row: by a key that may not be unique on either side.
+//! Which rows of two sides are the same row: by a key that may not be unique on either side. Of a table without
+//! one the key is all that both sides have of a row, so that rows which differ in it are never the same row.
 //!
 //! Rows of one key that are the same on both sides cancel each other out; of what is left, as many as there
 //! are on both sides are updates. So what is inserted less what is deleted is always the difference of the counts.
@@ -22,7 +23,6 @@ pub enum Change<T> {
 /// The rows of one key that had no equal on the other side, so far; each with how often it is there.
 #[derive(Debug)]
 pub struct Group<T> {
-    keyed: bool,
     now: Vec<(T, u64)>,
     cut: Vec<(T, u64)>,
 }
@@ -48,11 +48,16 @@ fn take<T: Clone>(rows: &mut Vec<(T, u64)>, mut wanted: u64) -> Vec<(T, u64)> {
     taken
 }
 
+impl<T: Ord + Clone> Default for Group<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T: Ord + Clone> Group<T> {
-    /// `keyed`: the rows have a key; without one, rows that differ are never the same row.
-    pub fn new(keyed: bool) -> Self {
+    pub fn new() -> Self {
         let (now, cut) = (Vec::new(), Vec::new());
-        Group { keyed, now, cut }
+        Group { now, cut }
     }
 
     /// Adds the rows of one image: the same on both sides as far as there are as many.
@@ -71,23 +76,21 @@ impl<T: Ord + Clone> Group<T> {
         self.now.sort_by(|a, b| b.cmp(a));
         self.cut.sort_by(|a, b| b.cmp(a));
         let mut found = Vec::new();
-        if self.keyed {
-            let both = count(&self.now).min(count(&self.cut));
-            let before = take(&mut self.cut, both);
-            let mut after = take(&mut self.now, both);
-            after.reverse();
-            for (row, mut count) in before {
-                while count > 0 {
-                    let Some((now, there)) = after.pop() else {
-                        break;
-                    };
-                    let same = count.min(there);
-                    if there > same {
-                        after.push((now.clone(), there - same));
-                    }
-                    count -= same;
-                    found.push((Change::Updated(row.clone(), now), same));
+        let both = count(&self.now).min(count(&self.cut));
+        let before = take(&mut self.cut, both);
+        let mut after = take(&mut self.now, both);
+        after.reverse();
+        for (row, mut count) in before {
+            while count > 0 {
+                let Some((now, there)) = after.pop() else {
+                    break;
+                };
+                let same = count.min(there);
+                if there > same {
+                    after.push((now.clone(), there - same));
                 }
+                count -= same;
+                found.push((Change::Updated(row.clone(), now), same));
             }
         }
         let deleted = self
@@ -125,18 +128,14 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    fn changes(
-        keyed: bool,
-        now: &[&'static str],
-        cut: &[&'static str],
-    ) -> Vec<Change<&'static str>> {
+    fn changes(now: &[&'static str], cut: &[&'static str]) -> Vec<Change<&'static str>> {
         let mut images: BTreeMap<&str, [Vec<&'static str>; 2]> = BTreeMap::new();
         for (side, rows) in [now, cut].into_iter().enumerate() {
             for row in rows {
                 images.entry(row).or_default()[side].push(row);
             }
         }
-        let mut group = Group::new(keyed);
+        let mut group = Group::new();
         for [now, cut] in images.into_values() {
             let counted = |rows: Vec<&'static str>| {
                 let mut counted: Vec<(&'static str, u64)> = Vec::new();
@@ -158,13 +157,9 @@ mod tests {
     #[test]
     fn a_key_that_was_not_unique() {
         use Change::*;
-        let found = changes(true, &["21"], &["5", "7", "9"]);
+        let found = changes(&["21"], &["5", "7", "9"]);
         assert_eq!(found, [Updated("5", "21"), Deleted("7"), Deleted("9")]);
-        assert_eq!(changes(true, &["5"], &["5"]), []);
-        assert_eq!(
-            changes(false, &["b"], &["a"]),
-            [Deleted("a"), Inserted("b")]
-        );
+        assert_eq!(changes(&["5"], &["5"]), []);
     }
 
     #[test]
@@ -184,37 +179,35 @@ mod tests {
                     .collect()
             };
             let (now, cut) = (side(), side());
-            for keyed in [true, false] {
-                let mut counts = Counts::default();
-                let found = changes(keyed, &now, &cut);
-                found.iter().for_each(|change| counts.add(change, 1));
-                let difference = counts.inserted as i64 - counts.deleted as i64;
-                assert_eq!(difference, now.len() as i64 - cut.len() as i64);
-                // What is told turns the one into the other.
-                let mut rows = cut.clone();
-                let mut take = |row: &str| {
-                    let at = rows.iter().position(|it| *it == row).expect("it was there");
-                    rows.swap_remove(at);
-                };
-                let mut added = Vec::new();
-                for change in found {
-                    match change {
-                        Change::Deleted(row) => take(row),
-                        Change::Inserted(row) => added.push(row),
-                        Change::Updated(before, after) => {
-                            assert_ne!(before, after);
-                            take(before);
-                            added.push(after);
-                        }
+            let mut counts = Counts::default();
+            let found = changes(&now, &cut);
+            found.iter().for_each(|change| counts.add(change, 1));
+            let difference = counts.inserted as i64 - counts.deleted as i64;
+            assert_eq!(difference, now.len() as i64 - cut.len() as i64);
+            // What is told turns the one into the other.
+            let mut rows = cut.clone();
+            let mut take = |row: &str| {
+                let at = rows.iter().position(|it| *it == row).expect("it was there");
+                rows.swap_remove(at);
+            };
+            let mut added = Vec::new();
+            for change in found {
+                match change {
+                    Change::Deleted(row) => take(row),
+                    Change::Inserted(row) => added.push(row),
+                    Change::Updated(before, after) => {
+                        assert_ne!(before, after);
+                        take(before);
+                        added.push(after);
                     }
                 }
-                rows.extend(added);
-                let sorted = |mut rows: Vec<&'static str>| {
-                    rows.sort();
-                    rows
-                };
-                assert_eq!(sorted(rows), sorted(now.clone()));
             }
+            rows.extend(added);
+            let sorted = |mut rows: Vec<&'static str>| {
+                rows.sort();
+                rows
+            };
+            assert_eq!(sorted(rows), sorted(now.clone()));
         }
     }
 }

@@ -4,7 +4,6 @@
 
 use super::kinds::{fields, Form, Kind};
 use super::numbers::{elements, ended};
-use super::text::is_large;
 use super::{bytes_of, plain_size, Values, LARGE};
 use crate::pg::text as encoding;
 use pg_fork_core::json::{fits_jsonb, is_number, quote};
@@ -30,14 +29,20 @@ impl Values<'_> {
         unsafe { pg_sys::check_stack_depth() };
         // SAFETY: a value of the type that the kind was made for, here and below.
         match &*kind {
-            Kind::Plain(_) | Kind::Bytea if unsafe { plain_size(value) } > LARGE => {
-                large(value, out)
+            Kind::Object(_) | Kind::Enum(_) => self.json_of(&kind, value, out),
+            Kind::Output(_, _, _, layout) | Kind::Bytes(layout) if layout.len != -1 => {
+                self.json_of(&kind, value, out);
             }
-            Kind::Output(_, _, _, layout) | Kind::Bytes(layout) if is_large(*layout, value) => {
-                large(value, out)
-            }
+            _ if unsafe { plain_size(value) } > LARGE => large(value, out),
+            _ => self.json_of(&kind, value, out),
+        }
+    }
+
+    fn json_of(&self, kind: &Kind, value: Datum, out: &mut String) {
+        // SAFETY: a value of the type that the kind was made for, here and below.
+        match kind {
             Kind::Plain(Form::Json) | Kind::Output(_, Form::Json, ..) => {
-                let text = self.printed(&kind, value);
+                let text = self.printed(kind, value);
                 let unicode = matches!(encoding::server_encoding() as u32, pg_sys::pg_enc::PG_UTF8);
                 match encoding::fits(&text) && fits_jsonb(&text, unicode) {
                     true => out.push_str(&text),
@@ -50,7 +55,7 @@ impl Values<'_> {
                 "true"
             }),
             Kind::Output(_, Form::Number, ..) => {
-                let text = self.printed(&kind, value);
+                let text = self.printed(kind, value);
                 match is_number(&text) {
                     true => out.push_str(&text),
                     false => quote(&text, out),
@@ -112,7 +117,7 @@ impl Values<'_> {
                 }
                 out.push('}');
             }
-            _ => quote(&encoding::shown(&self.printed(&kind, value)), out),
+            _ => quote(&encoding::shown(&self.printed(kind, value)), out),
         }
     }
 

@@ -4,7 +4,7 @@
 use super::Values;
 use crate::pg::text;
 use pgrx::pg_sys::{self, Datum, Oid};
-use pgrx::PgTryBuilder;
+use pgrx::{PgSqlErrorCode, PgTryBuilder};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -116,7 +116,13 @@ impl Values<'_> {
         if let Some(known) = self.kinds.borrow().get(&kind) {
             return known.clone();
         }
-        let found = Rc::new(self.find(kind));
+        // SAFETY: the context that this lives in; then the one that was current.
+        let found = unsafe {
+            let last = pg_sys::MemoryContextSwitchTo(self.memory);
+            let found = Rc::new(self.find(kind));
+            pg_sys::MemoryContextSwitchTo(last);
+            found
+        };
         self.kinds.borrow_mut().insert(kind, found.clone());
         found
     }
@@ -193,18 +199,16 @@ impl Values<'_> {
             _ => {}
         }
         let mut function = Box::new(pg_sys::FmgrInfo::default());
-        // SAFETY: a plain variable of this process.
-        let context = unsafe { pg_sys::CurrentMemoryContext };
         let output = form.typoutput;
         if kind < FIRST_NORMAL {
             // SAFETY: a function of the server's own; what it remembers lives as long as this.
-            unsafe { pg_sys::fmgr_info_cxt(output, &mut *function, context) };
+            unsafe { pg_sys::fmgr_info_cxt(output, &mut *function, self.memory) };
             return Kind::Output(Oid::from(kind), form_of(kind), function, layout);
         }
         match self.function(output.to_u32()) {
             Some(address) => {
                 function.fn_addr = Some(address);
-                (function.fn_nargs, function.fn_strict, function.fn_mcxt) = (1, true, context);
+                (function.fn_nargs, function.fn_strict, function.fn_mcxt) = (1, true, self.memory);
                 Kind::Output(Oid::from(kind), Form::Text, function, layout)
             }
             None => Kind::Bytes(layout),
@@ -267,6 +271,9 @@ impl Values<'_> {
                         );
                         std::mem::transmute::<*mut std::ffi::c_void, pg_sys::PGFunction>(found)
                     }
+                })
+                .catch_when(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, |error| {
+                    error.rethrow()
                 })
                 .catch_others(|_| None)
                 .execute()
@@ -366,8 +373,10 @@ pub fn name_bytes(name: &pg_sys::NameData) -> Vec<u8> {
 pub unsafe fn fields(value: Datum, form: pg_sys::TupleDesc) -> Vec<Option<Datum>> {
     // SAFETY: by the caller's promise; as record_out (rowtypes.c).
     unsafe {
-        let header =
-            pg_sys::pg_detoast_datum(value.cast_mut_ptr()).cast::<pg_sys::HeapTupleHeaderData>();
+        let header = pg_sys::pg_detoast_datum_copy(value.cast_mut_ptr())
+            .cast::<pg_sys::HeapTupleHeaderData>();
+        // 15.20 says by these two that the value bears its type, and compares that with this database's.
+        (*header).t_infomask &= !((pg_sys::HEAP_XMAX_COMMITTED | pg_sys::HEAP_XMAX_INVALID) as u16);
         let mut tuple = pg_sys::HeapTupleData {
             t_len: pgrx::varlena::varsize_any(header.cast()) as u32,
             t_data: header,

@@ -38,15 +38,20 @@ pub struct Values<'a> {
     encoding: i32,
     kinds: RefCell<HashMap<u32, Rc<Kind>>>,
     names: RefCell<Names>,
+    /// What kinds are made of lives as long as this, whichever row they were first met in.
+    memory: pg_sys::MemoryContext,
 }
 
 impl<'a> Values<'a> {
+    /// What it remembers lives in the memory context that is current.
     pub fn new(catalogs: &'a Catalogs, encoding: i32) -> Self {
         Values {
             catalogs,
             encoding,
             kinds: RefCell::default(),
             names: RefCell::default(),
+            // SAFETY: a plain variable of this process.
+            memory: unsafe { pg_sys::CurrentMemoryContext },
         }
     }
 
