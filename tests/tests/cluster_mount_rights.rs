@@ -156,3 +156,93 @@ fn databases_that_accept_no_connections() {
     cluster.sql("postgres", "ALTER DATABASE prod ALLOW_CONNECTIONS true");
     assert_eq!(state(&mut inside, "SELECT * FROM prod.t"), "");
 }
+
+/// What was taken from a role in the fork is not to be had by looking at the fork's cut.
+#[test]
+fn rights_that_were_taken_since_the_cut() {
+    let cluster = prod("");
+    cluster.sql(
+        "postgres",
+        "CREATE ROLE ann LOGIN; GRANT CREATE ON DATABASE prod TO ann",
+    );
+    cluster.sql(
+        "prod",
+        "CREATE TABLE t (a int, b int); INSERT INTO t VALUES (1, 2); CREATE TABLE kept (a int); INSERT INTO kept VALUES (3); \
+         CREATE TABLE veiled (a int); CREATE SCHEMA room; CREATE TABLE room.inner (a int); CREATE TABLE parts (a int) PARTITION BY RANGE (a); \
+         CREATE TABLE parts_1 PARTITION OF parts DEFAULT; \
+         GRANT USAGE ON SCHEMA room TO ann; GRANT SELECT ON t, kept, veiled, room.inner, parts TO ann; SELECT fork_create('prod', 'f')",
+    );
+    let mut ann = cluster.client_as("ann", "prod");
+    let mount = "SELECT fork_mount('f', 'cut', 'before')";
+    ann.batch_execute(mount).expect("mounted");
+    let all = ["t", "kept", "veiled", "inner", "parts", "parts_1"];
+    let read = |ann: &mut Client, table: &str| state(ann, &format!("SELECT * FROM before.{table}"));
+    for table in all {
+        assert_eq!(read(&mut ann, table), "", "{table}");
+    }
+    cluster.sql(
+        "f",
+        "REVOKE SELECT ON t FROM ann; GRANT SELECT (a) ON t TO ann; DROP TABLE kept; ALTER TABLE veiled ENABLE ROW LEVEL SECURITY; \
+         REVOKE USAGE ON SCHEMA room FROM ann; REVOKE SELECT ON parts FROM ann",
+    );
+    for (table, code) in all
+        .into_iter()
+        .zip(["42501", "", "42501", "42501", "42501", "42501"])
+    {
+        assert_eq!(read(&mut ann, table), code, "{table}");
+    }
+    ann.batch_execute(&format!("SELECT fork_unmount('before'); {mount}"))
+        .expect("mounted again");
+    let shown = "SELECT string_agg(relname || ':' || relnatts, ',' ORDER BY relname) FROM pg_class WHERE relnamespace = 'before'::regnamespace";
+    assert_eq!(cluster.sql("prod", shown), "kept:1,t:2");
+    let row = ann.query_one("SELECT * FROM before.t", &[]).expect("read");
+    assert_eq!((row.len(), row.get::<_, i32>(0)), (1, 1));
+    // What the source takes is the source's.
+    cluster.sql("prod", "REVOKE SELECT ON kept FROM ann");
+    assert_eq!(read(&mut ann, "kept"), "");
+}
+
+/// The list of rights on a schema may be so long that it lies in the other database's TOAST table.
+#[test]
+fn schemas_with_long_lists_of_rights() {
+    let cluster = prod("");
+    cluster.sql(
+        "postgres",
+        "CREATE ROLE last LOGIN; CREATE ROLE out LOGIN; GRANT CREATE ON DATABASE prod TO last, out",
+    );
+    cluster.sql(
+        "prod",
+        "CREATE SCHEMA crowded; CREATE TABLE crowded.t (id int); INSERT INTO crowded.t VALUES (1); GRANT SELECT ON crowded.t TO PUBLIC",
+    );
+    let crowd = "SELECT format('CREATE ROLE crowd_%s; GRANT USAGE ON SCHEMA crowded TO crowd_%s', n, n) FROM generate_series(1, 1500) n \\gexec\n";
+    let made = cluster.script("prod", &format!("SET client_min_messages = error; {crowd}"));
+    assert!(made.status.success());
+    cluster.sql(
+        "prod",
+        "GRANT USAGE ON SCHEMA crowded TO last; SELECT fork_create('prod', 'f')",
+    );
+    let outside = "SELECT pg_column_size(nspacl) > 2000, (SELECT count(*) > 0 FROM pg_toast.pg_toast_2615) FROM pg_namespace WHERE nspname = 'crowded'";
+    assert_eq!(cluster.sql("f", outside), "t|t");
+    // The source's own list goes.
+    cluster.sql(
+        "prod",
+        "REVOKE ALL ON SCHEMA crowded FROM last; VACUUM FULL pg_namespace",
+    );
+    for (at, db) in [("now", "f"), ("cut", "f")] {
+        let mount = format!("SELECT fork_mount('{db}', '{at}', 'm', '{{crowded.t}}')");
+        let mut last = cluster.client_as("last", "prod");
+        assert_eq!(
+            state(
+                &mut last,
+                &format!("{mount}; SELECT * FROM m.t; SELECT fork_unmount('m')")
+            ),
+            ""
+        );
+        let mut out = cluster.client_as("out", "prod");
+        assert_eq!(state(&mut out, &mount), "42P01");
+        cluster.sql(
+            "prod",
+            &format!("{mount}; SELECT fork_unmount('m'); SELECT * FROM fork_diff('f')"),
+        );
+    }
+}
