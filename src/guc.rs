@@ -8,8 +8,7 @@ use std::time::Duration;
 pub static MAX_FORKS: GucSetting<i32> = GucSetting::<i32>::new(1000);
 /// How long a cut tries to stop the source's backends, in milliseconds.
 static CUT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(500);
-/// As long as that at most for a caller who is no superuser, whatever the setting is: while one backend does
-/// not answer, which may be the caller's own, the source's others wait for about half of it.
+/// As long as that at most for a caller who is no superuser, whatever the setting is: others wait for his tries.
 const CUT_TIMEOUT_OF_OTHERS: i32 = 1000;
 /// How long a cut may hold them once they have stopped, in milliseconds.
 pub static MAX_PAUSE: GucSetting<i32> = GucSetting::<i32>::new(10);

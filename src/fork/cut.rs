@@ -3,6 +3,7 @@
 #![allow(unsafe_code)] // calls into lock.c
 
 use crate::fork::attempt::{attempt, join, Failed, LayerDir};
+use crate::fork::patience::Patience;
 use crate::fork::{capture, catalog, marks, pool};
 use crate::guc;
 use crate::pg::arena::Arena;
@@ -112,18 +113,14 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
         Ok(previous) => previous,
         Err(error) => catalog::io_error("could not mark the cut before", &error),
     };
-    // Short windows at first: while one backend does not answer, the others wait.
-    let mut window = Duration::from_millis(5);
     let mut dir = LayerDir::new(source);
     let mut arena = make_room(source.oid, max_pause);
-    let timeout = guc::cut_timeout();
-    let mut deadline = Instant::now() + timeout;
+    let mut patience = Patience::new();
     let mut guessed = true;
     loop {
-        // What is left of the time goes to the last try.
-        let left = deadline.saturating_duration_since(Instant::now());
-        let this = if left < window * 3 { left } else { window };
-        let too_many = match attempt(source, fork, &mut dir, &mut arena, this) {
+        let window = patience.next();
+        let began = Instant::now();
+        let too_many = match attempt(source, fork, &mut dir, &mut arena, window) {
             Ok(layer) => {
                 marks::after_cut(previous);
                 return layer;
@@ -137,7 +134,8 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
                 if let Failed::Io(error) = &failure {
                     catalog::io_error("could not write the cut's pages", error);
                 }
-                if Instant::now() >= deadline {
+                patience.failed(began.elapsed());
+                if patience.is_over() {
                     stats::count(|stats| &stats.cut_timeouts);
                     give_up(&failure);
                 }
@@ -145,9 +143,6 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
             }
         };
         stats::count(|stats| &stats.cut_retries);
-        window *= 2;
-        pgrx::check_for_interrupts!();
-        std::thread::sleep(Duration::from_millis(1));
         // What a failed try has put there is of no use to the next.
         if dir.used {
             dir = LayerDir::new(source);
@@ -157,7 +152,7 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
         // does, and nobody is stopped meanwhile.
         if guessed && too_many {
             guessed = false;
-            deadline = Instant::now() + timeout;
+            patience.restart();
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod heirs;
 pub mod marks;
 pub mod merge;
 mod own_settings;
+mod patience;
 pub mod pending;
 pub mod pool;
 mod prepared;
