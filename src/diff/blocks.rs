@@ -1,6 +1,6 @@
 //! `fork_blocks`: how much of each relation a fork has inherited, and how much is its own.
 
-use crate::remote::{Call, Failure, Side};
+use crate::remote::{Failure, Side, Sides};
 use crate::shmem::registry::{self, Slot};
 use crate::shmem::view::{self, Role};
 use crate::smgr::failure;
@@ -42,9 +42,9 @@ pub struct Count {
 
 /// The blocks of each relation fork that there is, by name.
 pub fn blocks(fork: &Slot) -> Result<Vec<Blocks>, Failure> {
-    let mut call = Call::begin(fork);
+    let mut sides = Sides::of(*fork);
     let mut relations = Vec::new();
-    call.query(Side::Now, RELATIONS, |row| {
+    sides.query(Side::Now, RELATIONS, |row| {
         if let [Some(schema), Some(name), Some(space), Some(file)] = &row[..] {
             if let (Ok(space), Ok(file)) = (space.parse(), file.parse()) {
                 relations.push((schema.clone(), name.clone(), space, file));
@@ -69,7 +69,7 @@ pub fn blocks(fork: &Slot) -> Result<Vec<Blocks>, Failure> {
         }
     }
     // Until here, so that the fork is there all the while.
-    call.finish();
+    sides.finish();
     Ok(found)
 }
 

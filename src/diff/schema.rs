@@ -1,7 +1,7 @@
 //! `fork_diff_schema`: the definitions of all objects, in the fork and at its cut, side by side.
 
 use crate::fork::heirs;
-use crate::remote::{Call, Failure, Side};
+use crate::remote::{Failure, Side, Sides};
 use crate::shmem::registry::Slot;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -49,18 +49,18 @@ fn differs(object: &str, texts: &[Option<String>; 2]) -> bool {
 
 /// What differs, in the order of the objects' names.
 pub fn changes(fork: &Slot) -> Result<Vec<Change>, Failure> {
-    let mut call = Call::begin(fork);
+    let mut sides = Sides::of(*fork);
     let mut objects: BTreeMap<String, [Option<String>; 2]> = BTreeMap::new();
     // The cut last: a worker that has moved to it need not move back.
     for (at, side) in [(1, Side::Now), (0, Side::Cut)] {
-        call.query(side, OBJECTS, |row| {
+        sides.query(side, OBJECTS, |row| {
             let mut row = row.into_iter();
             let object = row.next().flatten().unwrap_or_default();
             let text = row.next().flatten().unwrap_or_default();
             objects.entry(object).or_default()[at] = Some(text);
         })?;
     }
-    call.finish();
+    sides.finish();
     let given = heirs::given(fork.oid);
     let objects = objects.into_iter();
     Ok(objects

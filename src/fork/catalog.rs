@@ -201,36 +201,29 @@ pub fn lock_shared(oid: u32) {
     }
 }
 
-/// The tablespace of a database that has a row.
-pub fn tablespace_of(oid: u32) -> u32 {
-    // SAFETY: a row of the catalog cache, held while it is looked at.
+/// The fixed part of a database's row, from the catalog cache.
+pub fn cached_row(oid: u32) -> Option<pg_sys::FormData_pg_database> {
+    // SAFETY: a row of the catalog cache, held while it is copied.
     unsafe {
         let cache = pg_sys::SysCacheIdentifier::DATABASEOID as i32;
         let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Oid::from(oid).into());
         if tuple.is_null() {
-            return files::DEFAULT_TABLESPACE;
+            return None;
         }
-        let form = &*pg_sys::heap_tuple_get_struct::<pg_sys::FormData_pg_database>(tuple);
-        let tablespace = form.dattablespace.to_u32();
+        let row = *pg_sys::heap_tuple_get_struct::<pg_sys::FormData_pg_database>(tuple);
         pg_sys::ReleaseSysCache(tuple);
-        tablespace
+        Some(row)
     }
 }
 
 /// The encoding of a database that has a row.
 pub fn encoding_of(oid: u32) -> i32 {
-    // SAFETY: a row of the catalog cache, held while it is looked at.
-    unsafe {
-        let cache = pg_sys::SysCacheIdentifier::DATABASEOID as i32;
-        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Oid::from(oid).into());
-        if tuple.is_null() {
-            return text::server_encoding();
-        }
-        let form = &*pg_sys::heap_tuple_get_struct::<pg_sys::FormData_pg_database>(tuple);
-        let encoding = form.encoding;
-        pg_sys::ReleaseSysCache(tuple);
-        encoding
-    }
+    cached_row(oid).map_or_else(text::server_encoding, |row| row.encoding)
+}
+
+/// The tablespace of a database that has a row.
+pub fn tablespace_of(oid: u32) -> u32 {
+    cached_row(oid).map_or(files::DEFAULT_TABLESPACE, |row| row.dattablespace.to_u32())
 }
 
 /// Whether the caller owns the database, or is a superuser.

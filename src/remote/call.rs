@@ -51,6 +51,7 @@ pub fn fork_named(name: &str) -> Slot {
             "Commit the transaction that creates it first.",
         );
     }
+    refuse_closed(oid, name);
     // SAFETY: a look-up.
     let may_connect = unsafe {
         let acl = pg_sys::ACL_CONNECT as pg_sys::AclMode;
@@ -65,6 +66,26 @@ pub fn fork_named(name: &str) -> Slot {
         );
     }
     fork
+}
+
+/// Raises 55000 if the database lets nobody in, as a login does (postinit.c, `CheckMyDatabase`).
+fn refuse_closed(oid: u32, name: &str) {
+    let state = PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+    let Some(row) = catalog::cached_row(oid) else {
+        return;
+    };
+    if row.datconnlimit == pg_sys::DATCONNLIMIT_INVALID_DB {
+        let message = format!("cannot look into invalid database \"{name}\"");
+        refuse(state, message, "Use fork_drop to drop it.");
+    }
+    if !row.datallowconn {
+        let message = format!("database \"{name}\" is not currently accepting connections");
+        refuse(
+            state,
+            message,
+            "ALTER DATABASE … ALLOW_CONNECTIONS opens it.",
+        );
+    }
 }
 
 /// An error that the worker reported, or that befell it. To be raised where nothing is left to drop.
@@ -217,15 +238,15 @@ impl Call {
             arguments,
         };
         let bytes = request.encode();
-        // SAFETY: our queue. If nobody listens any more, the other queue says why.
-        unsafe {
-            pg_sys::shm_mq_send(
-                self.requests,
-                bytes.len(),
-                bytes.as_ptr().cast(),
-                false,
-                true,
-            );
+        // A long query does not fit into the queue before the worker reads, and the worker may have to wait.
+        // SAFETY: our queue; the same bytes until they are sent. If nobody listens any more, the other queue
+        // says why.
+        while unsafe {
+            let (len, at) = (bytes.len(), bytes.as_ptr().cast());
+            pg_sys::shm_mq_send(self.requests, len, at, true, true)
+        } == pg_sys::shm_mq_result::SHM_MQ_WOULD_BLOCK
+        {
+            self.wait();
         }
     }
 
@@ -258,19 +279,27 @@ impl Call {
                     pg_sys::shm_mq_result::SHM_MQ_DETACHED => return None,
                     _ => {}
                 }
-                let events =
-                    pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-                let wait = pg_sys::PG_WAIT_EXTENSION;
-                let woken = pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, 1000, wait);
-                pg_sys::ResetLatch(pg_sys::MyLatch);
-                pgrx::check_for_interrupts!();
-                if woken as u32 & pg_sys::WL_LATCH_SET == 0 {
-                    self.refuse_to_wait_for_itself();
-                }
+                self.wait();
             }
             std::slice::from_raw_parts(data.cast::<u8>(), len)
         };
         message.split_first().map(|(kind, rest)| (*kind, rest))
+    }
+
+    /// Waits until the worker has done something, or a second.
+    fn wait(&self) {
+        let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+        // SAFETY: this process's own latch.
+        let woken = unsafe {
+            let wait = pg_sys::PG_WAIT_EXTENSION;
+            let woken = pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, 1000, wait);
+            pg_sys::ResetLatch(pg_sys::MyLatch);
+            woken
+        };
+        pgrx::check_for_interrupts!();
+        if woken as u32 & pg_sys::WL_LATCH_SET == 0 {
+            self.refuse_to_wait_for_itself();
+        }
     }
 
     /// Raises 40P01 if the worker waits for a lock of this session's, which waits for the worker: no

@@ -8,8 +8,11 @@
 
 pub mod call;
 mod jobs;
+mod query;
+mod settings;
 mod wire;
 mod worker;
 
-pub use call::{Call, Failure};
+pub use call::Failure;
+pub use query::Sides;
 pub use wire::Side;

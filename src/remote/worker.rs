@@ -1,13 +1,14 @@
 //! The worker: its life in a fork, and in the fork's base.
 #![allow(unsafe_code)] // a bgworker's entry point, transactions, snapshots
 
-use crate::attach::visit;
+use crate::attach::{settings as database_settings, visit};
 use crate::pg::queue::{self, Header};
 use crate::reader::horizon;
+use crate::remote::settings;
 use crate::remote::wire::{self, Request, Seen, Side};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
-use std::ffi::{c_char, CStr, CString};
+use std::ffi::{c_char, CString};
 
 /// Why a job ends early. Errors of PostgreSQL's are not among them: they end the worker, on their way to
 /// the caller.
@@ -26,30 +27,14 @@ pub struct Out {
 }
 
 impl Out {
-    /// A row of texts in the database's encoding.
-    pub fn row(&mut self, columns: &[Option<&CStr>]) -> Result<(), Failed> {
-        let texts: Vec<Option<String>> = columns.iter().map(|text| text.map(utf8)).collect();
-        let texts: Vec<Option<&str>> = texts.iter().map(Option::as_deref).collect();
+    /// A row of texts.
+    pub fn row(&mut self, columns: &[Option<&str>]) -> Result<(), Failed> {
         self.bytes.clear();
-        wire::encode_row(&mut self.bytes, &texts);
+        wire::encode_row(&mut self.bytes, columns);
         match queue::put_message(wire::ROW, &self.bytes) {
             true => Ok(()),
             false => Err(Failed::Detached),
         }
-    }
-}
-
-/// The text, converted. Raises 22P05 or 22021 for what has no such form.
-fn utf8(text: &CStr) -> String {
-    // SAFETY: a C string; the result is the same one, or a palloc'd one, freed here.
-    unsafe {
-        let encoding = pg_sys::pg_enc::PG_UTF8 as i32;
-        let found = pg_sys::pg_server_to_any(text.as_ptr(), text.to_bytes().len() as i32, encoding);
-        let result = CStr::from_ptr(found).to_string_lossy().into_owned();
-        if found.cast_const() != text.as_ptr() {
-            pg_sys::pfree(found.cast());
-        }
-        result
     }
 }
 
@@ -81,11 +66,14 @@ pub extern "C-unwind" fn pg_fork_remote_main(handle: pg_sys::Datum) {
         // From here on errors go to the caller.
         queue::pq_redirect_to_shm_mq(segment, pg_sys::shm_mq_attach(replies, segment, none));
         let header = header.read();
+        // What the database's owner has set for its sessions is not for this one.
+        database_settings::note_base();
         pg_sys::BackgroundWorkerInitializeConnectionByOid(
             header.database.into(),
             header.login.into(),
             0,
         );
+        database_settings::apply(&[]);
         (Session::new(header), requests)
     };
     while let Some(request) = receive(requests) {
@@ -180,14 +168,11 @@ impl Session {
             horizon::protect();
             pg_sys::XactIsoLevel = pg_sys::XACT_REPEATABLE_READ as i32;
             pg_sys::XactReadOnly = true;
-            let encoding = pg_sys::pg_encoding_to_char(self.header.encoding);
-            set(c"client_encoding", CStr::from_ptr(encoding));
-            for (name, value) in SETTINGS {
-                set(name, value);
-            }
+            settings::of_worker(self.header.encoding);
             pg_sys::SetUserIdAndSecContext(
                 self.header.user.into(),
-                pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32,
+                (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION)
+                    as i32,
             );
         }
     }
@@ -201,34 +186,6 @@ impl Session {
                 pg_sys::SetUserIdAndSecContext(self.header.user.into(), 0);
             }
         }
-    }
-}
-
-/// Whatever the fork or the role has set for its sessions.
-const SETTINGS: [(&CStr, &CStr); 12] = [
-    (c"search_path", c""),
-    (c"DateStyle", c"ISO, MDY"),
-    (c"IntervalStyle", c"postgres"),
-    (c"TimeZone", c"UTC"),
-    (c"extra_float_digits", c"1"),
-    (c"bytea_output", c"hex"),
-    (c"xmloption", c"content"),
-    (c"quote_all_identifiers", c"off"),
-    (c"row_security", c"on"),
-    (c"jit", c"off"),
-    (c"max_parallel_workers_per_gather", c"0"),
-    (c"default_transaction_deferrable", c"off"),
-];
-
-fn set(name: &CStr, value: &CStr) {
-    // SAFETY: C strings. The context lets us set what a user may.
-    unsafe {
-        pg_sys::SetConfigOption(
-            name.as_ptr(),
-            value.as_ptr(),
-            pg_sys::GucContext::PGC_USERSET,
-            pg_sys::GucSource::PGC_S_SESSION,
-        );
     }
 }
 

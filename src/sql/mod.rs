@@ -7,4 +7,5 @@ mod internal;
 mod mount;
 mod rows;
 mod srf;
+mod tree;
 mod views;

@@ -1,143 +1,149 @@
-//! The functions behind the views `pg_forks` and `pg_fork_stats`.
-#![allow(unsafe_code)] // a call into procarray.c
+//! `fork_check`, the views `pg_forks` and `pg_fork_stats`, and the functions behind them: version-1
+//! functions that return rows. All may read the views, so all may call the functions.
+#![allow(unsafe_code)] // C calls these
 
 use crate::fork::{catalog, check, files};
-use crate::shmem::registry::{self, ForkState};
+use crate::shmem::registry;
 use crate::shmem::stats;
 use crate::shmem::view;
-use pgrx::datum::TimestampWithTimeZone;
-use pgrx::pg_sys;
+use crate::sql::api::{required_name, version_1};
+use crate::sql::srf::{self, text_column};
+use crate::sql::tree;
+use pgrx::pg_sys::{self, Datum};
 use pgrx::prelude::*;
 
-#[pg_extern(volatile, parallel_restricted)]
-#[expect(clippy::type_complexity)]
-fn fork_list() -> TableIterator<
-    'static,
-    (
-        name!(oid, pg_sys::Oid),
-        name!(source, pg_sys::Oid),
-        name!(cut_time, Option<TimestampWithTimeZone>),
-        name!(cut_lsn, i64),
-        name!(depth, i32),
-        name!(state, String),
-        name!(reason, Option<String>),
-        name!(sessions, i32),
-        name!(private_bytes, i64),
-        name!(preimage_bytes, i64),
-    ),
-> {
-    let rows: Vec<_> = registry::all_forks()
-        .into_iter()
-        .map(|(slot, depth)| {
-            let state = match slot.state {
-                ForkState::Creating | ForkState::Ready => "ready",
-                ForkState::Dropping => "dropping",
-                ForkState::Invalid => "invalid",
-            };
+version_1!(pg_finfo_fork_list_c);
+version_1!(pg_finfo_fork_counters_c);
+version_1!(pg_finfo_fork_check_c);
+
+/// `fork_list()`: the forks, as the registry knows them.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn fork_list_c(call: pg_sys::FunctionCallInfo) -> Datum {
+    // SAFETY: declared in the SQL below.
+    unsafe {
+        let mut rows = srf::Rows::begin(call);
+        for (slot, depth) in registry::all_forks() {
             let reason = slot.reason();
-            // SAFETY: counts processes.
-            let sessions = unsafe { pg_sys::CountDBConnections(slot.oid.into()) };
             let layers = view::layers_needed(slot.oid);
-            (
-                pg_sys::Oid::from(slot.oid),
-                pg_sys::Oid::from(slot.source),
-                TimestampWithTimeZone::try_from(slot.cut_time).ok(),
-                slot.cut_lsn as i64,
-                depth as i32,
-                state.to_string(),
-                (!reason.is_empty()).then_some(reason),
-                sessions,
-                files::storage(slot.oid),
-                layers.into_iter().map(files::storage).sum(),
-            )
-        })
-        .collect();
-    TableIterator::new(rows)
+            let preimages: i64 = layers.into_iter().map(files::storage).sum();
+            rows.put(&[
+                Some(Datum::from(slot.oid)),
+                Some(Datum::from(slot.source)),
+                (slot.cut_time != 0).then(|| Datum::from(slot.cut_time)),
+                Some(Datum::from(slot.cut_lsn)),
+                (depth as i32).into_datum(),
+                text_column(Some(tree::state_name(slot.state))),
+                text_column((!reason.is_empty()).then_some(&reason)),
+                tree::sessions(slot.oid).into_datum(),
+                files::storage(slot.oid).into_datum(),
+                preimages.into_datum(),
+            ]);
+        }
+        srf::done(call)
+    }
 }
 
-#[pg_extern(volatile, parallel_safe)]
-fn fork_counters() -> TableIterator<
-    'static,
-    (
-        name!(name, String),
-        name!(value, f64),
-        name!(unit, String),
-        name!(description, String),
-    ),
-> {
-    TableIterator::new(
-        stats::snapshot()
-            .into_iter()
-            .map(|(name, value, unit, what)| (name, value, unit.to_string(), what.to_string())),
-    )
+/// `fork_counters()`: counters since the start of the server.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn fork_counters_c(call: pg_sys::FunctionCallInfo) -> Datum {
+    // SAFETY: declared in the SQL below.
+    unsafe {
+        let mut rows = srf::Rows::begin(call);
+        for (name, value, unit, what) in stats::snapshot() {
+            rows.put(&[
+                text_column(Some(&name)),
+                value.into_datum(),
+                text_column(Some(unit)),
+                text_column(Some(what)),
+            ]);
+        }
+        srf::done(call)
+    }
 }
 
-/// `fork_check(fork name)`: what is wrong with a fork; no rows if nothing is. Reads all of it.
-///
-/// Raises 3D000 (no such database), 42809 (not a fork), 42501 (neither owner nor superuser).
-#[pg_extern(volatile, parallel_restricted)]
-fn fork_check_named(
-    fork: &str,
-) -> TableIterator<
-    'static,
-    (
-        name!(relation, Option<String>),
-        name!(block, Option<i64>),
-        name!(problem, String),
-    ),
-> {
-    let Some(oid) = catalog::database_oid(fork) else {
+/// The fork of that name, which must be the caller's.
+fn owned_fork(name: &str) -> u32 {
+    let Some(oid) = catalog::database_oid(name) else {
         ereport!(
             ERROR,
             PgSqlErrorCode::ERRCODE_INVALID_CATALOG_NAME,
-            format!("database \"{fork}\" does not exist")
+            format!("database \"{name}\" does not exist")
         );
     };
     if registry::fork(oid).is_none() {
         ereport!(
             ERROR,
             PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
-            format!("database \"{fork}\" is not a fork")
+            format!("database \"{name}\" is not a fork")
         );
     }
     if !catalog::owns(oid) {
         ereport!(
             ERROR,
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            format!("must be owner of database {fork}")
+            format!("must be owner of database {name}")
         );
     }
-    let findings = check::check(oid).into_iter().map(|found| {
-        let relation = (!found.relation.is_empty()).then_some(found.relation);
-        (relation, found.block.map(i64::from), found.problem)
-    });
-    TableIterator::new(findings)
+    oid
 }
 
+/// `fork_check(fork name)`: what is wrong with a fork; no rows if nothing is. Reads all of it.
+///
+/// Raises 3D000 (no such database), 42809 (not a fork), 42501 (neither owner nor superuser), 22004 (a null
+/// name).
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn fork_check_c(call: pg_sys::FunctionCallInfo) -> Datum {
+    // SAFETY: declared in the SQL below.
+    unsafe {
+        let oid = owned_fork(&required_name(call, 0, "the fork's name"));
+        let mut rows = srf::Rows::begin(call);
+        for found in check::check(oid) {
+            let relation = (!found.relation.is_empty()).then_some(found.relation);
+            rows.put(&[
+                text_column(relation.as_deref()),
+                found.block.and_then(|block| i64::from(block).into_datum()),
+                text_column(Some(&found.problem)),
+            ]);
+        }
+        srf::done(call)
+    }
+}
+
+// All names are qualified: whoever owns the extension's schema may have put others there before.
 extension_sql!(
     r#"
 CREATE FUNCTION fork_check(fork name)
     RETURNS TABLE (relation text, block bigint, problem text)
-    VOLATILE PARALLEL RESTRICTED LANGUAGE sql
-    AS 'SELECT * FROM @extschema@.fork_check_named(fork::pg_catalog.text)';
+    VOLATILE PARALLEL RESTRICTED LANGUAGE c AS 'MODULE_PATHNAME', 'fork_check_c';
 COMMENT ON FUNCTION fork_check(name) IS 'what is wrong with a fork; no rows if nothing is';
+
+CREATE FUNCTION fork_list()
+    RETURNS TABLE (oid oid, source oid, cut_time timestamp with time zone, cut_lsn pg_lsn, depth int, state text,
+                   reason text, sessions int, private_bytes bigint, preimage_bytes bigint)
+    VOLATILE PARALLEL RESTRICTED LANGUAGE c AS 'MODULE_PATHNAME', 'fork_list_c';
+COMMENT ON FUNCTION fork_list() IS 'what pg_forks is made of';
+
+CREATE FUNCTION fork_counters()
+    RETURNS TABLE (name text, value double precision, unit text, description text)
+    VOLATILE PARALLEL SAFE LANGUAGE c AS 'MODULE_PATHNAME', 'fork_counters_c';
+COMMENT ON FUNCTION fork_counters() IS 'what pg_fork_stats is made of';
 
 CREATE VIEW pg_forks AS
 SELECT d.datname AS name, f.oid, s.datname AS source, pg_catalog.pg_get_userbyid(d.datdba) AS owner,
-       f.cut_time,
-       pg_catalog.format('%s/%s', pg_catalog.upper(pg_catalog.to_hex(f.cut_lsn >> 32)),
-                         pg_catalog.upper(pg_catalog.to_hex(f.cut_lsn & 4294967295)))::pg_lsn AS cut_lsn,
-       f.depth, f.state, f.reason, f.sessions, f.private_bytes, f.preimage_bytes
-FROM fork_list() f
-JOIN pg_catalog.pg_database d ON d.oid = f.oid
-LEFT JOIN pg_catalog.pg_database s ON s.oid = f.source;
+       f.cut_time, f.cut_lsn, f.depth, f.state, f.reason, f.sessions, f.private_bytes, f.preimage_bytes
+FROM @extschema@.fork_list() f
+JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) f.oid
+LEFT JOIN pg_catalog.pg_database s ON s.oid OPERATOR(pg_catalog.=) f.source;
 COMMENT ON VIEW pg_forks IS 'the forks of this server';
 
-CREATE VIEW pg_fork_stats AS SELECT * FROM fork_counters();
+CREATE VIEW pg_fork_stats AS
+SELECT c.name, c.value, c.unit, c.description FROM @extschema@.fork_counters() c;
 COMMENT ON VIEW pg_fork_stats IS 'counters of pg_fork since the start of the server';
 
 GRANT SELECT ON pg_forks, pg_fork_stats TO PUBLIC;
 "#,
-    name = "fork_views",
-    requires = [fork_list, fork_counters, fork_check_named]
+    name = "fork_views"
 );

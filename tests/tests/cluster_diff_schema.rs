@@ -215,20 +215,6 @@ fn however_a_call_ends_its_worker_ends() {
 }
 
 #[test]
-fn a_session_does_not_wait_for_itself() {
-    let cluster = with_prod("");
-    cluster.sql("postgres", "SELECT fork_create('prod', 'f')");
-    cluster.sql("f", "CREATE EXTENSION pg_fork");
-    let out = cluster.script(
-        "f",
-        "BEGIN; LOCK TABLE t; SELECT count(*) FROM fork_diff_schema('f');",
-    );
-    let error = String::from_utf8_lossy(&out.stderr);
-    assert!(error.contains("40P01"), "{error}");
-    no_worker_is_left(&cluster);
-}
-
-#[test]
 fn roles_and_databases_may_change_meanwhile() {
     let cluster = with_prod("");
     cluster.sql("postgres", "SELECT fork_create('prod', 'f')");
