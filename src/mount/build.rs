@@ -243,7 +243,7 @@ fn same_collation(there: &Catalogs, here: &Catalogs, collation: u32) -> bool {
             unsafe {
                 let form = row.fixed::<pg_sys::FormData_pg_collation>();
                 let text = |column: u32| {
-                    let value = row.column(column as i32)?;
+                    let value = row.whole(column as i32)?;
                     // One that lies in a TOAST table is never met.
                     let near = toast::pointer(value.cast_mut_ptr()).is_none();
                     near.then(|| text::datum_bytes(value).into_owned())

@@ -7,6 +7,7 @@ use crate::reader::encoding::{self, Conversion};
 use crate::reader::kinds;
 use crate::reader::relation::{Catalogs, Column};
 use crate::reader::rights::OnTable;
+use pg_fork_core::pages::Damaged;
 use pgrx::pg_sys::{self, Datum};
 use pgrx::prelude::*;
 
@@ -152,11 +153,16 @@ fn one(
     row: &Row,
     may: &dyn Fn(i16) -> bool,
 ) -> Shown {
-    let missing = row
-        .column(pg_sys::Anum_pg_attribute_attmissingval as i32)
-        .filter(|_| form.atthasmissing)
+    let number = pg_sys::Anum_pg_attribute_attmissingval as i32;
+    let missing = form.atthasmissing && row.column(number).is_some();
+    let missing = missing.then(|| match row.whole(number) {
         // SAFETY: a copy of an array of a catalog's row, which goes with the row.
-        .map(|array| unsafe { Datum::from(pg_sys::pg_detoast_datum_copy(array.cast_mut_ptr())) });
+        Some(array) => unsafe { Datum::from(pg_sys::pg_detoast_datum_copy(array.cast_mut_ptr())) },
+        None => {
+            let what = Damaged("a default does not end within its row");
+            crate::reader::damaged(there.db, form.attrelid.to_u32(), what)
+        }
+    });
     Shown {
         column: Column::of(form, there.encoding),
         dimensions: form.attndims,

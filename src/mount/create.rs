@@ -9,7 +9,7 @@ use super::build::{self, Made, Place};
 use super::columns::{self, Problem, Shown};
 use super::label::Label;
 use super::names::{self, Names};
-use super::tables::{all_tables, choose, Table};
+use super::tables::{all_tables, choose, Partitions, Table};
 use super::{members, view};
 use crate::fork::catalog;
 use crate::pg::text;
@@ -69,6 +69,7 @@ pub fn mount(name: &str, at: &str, schema: Option<&str>, tables: Option<Vec<Stri
         at,
         named: BTreeSet::new(),
         made: HashMap::new(),
+        partitions: Partitions::new(&there),
     };
     match tables {
         None => mount.make(&all.iter().collect::<Vec<_>>()),
@@ -76,7 +77,7 @@ pub fn mount(name: &str, at: &str, schema: Option<&str>, tables: Option<Vec<Stri
             let mut wanted = choose(&all, &names);
             mount.named = wanted.iter().map(|table| table.oid).collect();
             let parents = wanted.iter().filter(|table| table.partitioned);
-            let below = parents.flat_map(|table| view::leaves(&there, table.oid));
+            let below = parents.flat_map(|table| mount.leaves(table));
             let below: BTreeSet<u32> = below.filter(|oid| !mount.named.contains(oid)).collect();
             wanted.extend(all.iter().filter(|table| below.contains(&table.oid)));
             mount.make(&wanted);
@@ -168,9 +169,15 @@ struct Mount<'a> {
     /// The tables that the caller named: what cannot be mounted of them is an error.
     named: BTreeSet<u32>,
     made: HashMap<u32, Made>,
+    partitions: Partitions,
 }
 
 impl Mount<'_> {
+    /// The partitions of a table that have rows of their own.
+    fn leaves(&self, parent: &Table) -> BTreeSet<u32> {
+        view::leaves(self.there, &self.partitions, parent.oid)
+    }
+
     fn make(&mut self, wanted: &[&Table]) {
         let mut names = self.names(wanted);
         let (parents, tables): (Vec<&Table>, Vec<&Table>) =
@@ -256,7 +263,7 @@ impl Mount<'_> {
     fn view(&self, parent: &Table, name: Option<CString>) -> Result<(), Problem> {
         let columns = self.columns(parent)?;
         let name = name.ok_or_else(|| unnamed("table", &parent.title()))?;
-        let leaves = view::leaves(self.there, parent.oid);
+        let leaves = self.leaves(parent);
         let made: Option<Vec<&Made>> = leaves.iter().map(|leaf| self.made.get(leaf)).collect();
         let Some(made) = made else {
             return Err(Problem::new(

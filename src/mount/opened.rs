@@ -95,9 +95,13 @@ pub unsafe fn open(mounted: pg_sys::Relation) -> Rc<Relation> {
             At::Now => "any more",
             At::Cut => "at its cut",
         };
+        let what = match Catalogs::open(db).class(label.relation) {
+            None => "does not exist in the fork",
+            Some(_) => "is no table with rows on pages of its own in the fork",
+        };
         reader::refuse(
             PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
-            format!("the table that \"{name}\" shows does not exist in the fork {when}"),
+            format!("the table that \"{name}\" shows {what} {when}"),
             "DROP TABLE removes the mounted table; fork_mount with at => 'cut' shows it as it was.",
         );
     };

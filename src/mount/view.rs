@@ -295,15 +295,13 @@ pub fn check(view: Oid) {
     let place = reader::hold(label.db, label.at);
     rights::may_look_into(label.db, owner);
     let there = Catalogs::open(place);
-    let Some((on, now)) = on_both(&label, &there, owner) else {
+    let both = on_both(&label, &there, owner);
+    let (Some((on, now)), Some(class)) = (both, there.class(label.relation)) else {
         reader::refuse(
             PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
             "the partitioned table that a mounted view shows does not exist in the fork any more",
             "DROP VIEW removes the mounted view; fork_mount with at => 'cut' shows it as it was.",
         );
-    };
-    let Some(class) = there.class(label.relation) else {
-        return;
     };
     let name = there.text(&class.relname);
     let may = |n: i16| on.reads(n) && now.as_ref().is_none_or(|now| now.reads(n));
@@ -321,7 +319,7 @@ pub fn check(view: Oid) {
             "The owner of the mounted view must be allowed to read the table there.",
         );
     }
-    if leaves(&there, label.relation) != shown(view) {
+    if leaves(&there, &Partitions::new(&there), label.relation) != shown(view) {
         reader::refuse(
             PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
             format!("partitions of table \"{name}\" were attached or detached in the fork"),
@@ -359,8 +357,8 @@ unsafe fn told(view: Oid) -> (Oid, Vec<String>) {
 }
 
 /// The partitions with rows of their own below a table.
-pub fn leaves(there: &Catalogs, parent: u32) -> BTreeSet<u32> {
-    let below = Partitions::new(there).below(parent);
+pub fn leaves(there: &Catalogs, partitions: &Partitions, parent: u32) -> BTreeSet<u32> {
+    let below = partitions.below(parent);
     let partitioned = |oid: u32| {
         there
             .class(oid)

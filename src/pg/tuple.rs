@@ -188,4 +188,27 @@ impl Row {
         let value = unsafe { pg_sys::heap_getattr(self.tuple, column, self.descriptor, &mut null) };
         (!null).then_some(value)
     }
+
+    /// A column of a type of variable length, whole; `None` if it is null, or does not end within the row, as
+    /// on a damaged page.
+    pub fn whole(&self, column: i32) -> Option<Datum> {
+        let value = self.column(column)?;
+        // SAFETY: the row's bytes; the value's length is looked at only where it lies within them.
+        unsafe {
+            let first = (*self.tuple).t_data.cast::<u8>() as usize;
+            let end = first + (*self.tuple).t_len as usize;
+            let at = value.cast_mut_ptr::<u8>();
+            let room = end
+                .checked_sub(at as usize)
+                .filter(|_| at as usize >= first)?;
+            // The longest header.
+            let len = match room {
+                0 => return None,
+                1..4 if *at & 1 == 0 => return None,
+                1 if *at == 1 => return None,
+                _ => pgrx::varlena::varsize_any(at.cast()),
+            };
+            (len <= room).then_some(value)
+        }
+    }
 }

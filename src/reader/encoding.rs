@@ -171,7 +171,13 @@ impl Conversion {
                     converted(bytes, encoding).map_or(value, |new| name(&new))
                 }
                 Conversion::Char => {
-                    converted(&[value.value() as u8], encoding);
+                    if !(value.value() as u8).is_ascii() {
+                        ereport!(
+                            ERROR,
+                            PgSqlErrorCode::ERRCODE_UNTRANSLATABLE_CHARACTER,
+                            "a value of type \"char\" of another database is no character of this one"
+                        );
+                    }
                     value
                 }
                 Conversion::Through(output, input) => {

@@ -221,6 +221,7 @@ impl Catalogs {
         let mut seen = Vec::new();
         let form = Form::open(table);
         for block in 0..pages.count() {
+            pgrx::check_for_interrupts!();
             pages.read(block, std::ptr::null_mut(), &mut page);
             if let Err(error) = visible::on_page(&page, self.snapshot, &mut seen) {
                 damaged(self.db, table, error);
@@ -387,11 +388,18 @@ fn tag(db: u32, oid: u32) -> pg_sys::LOCKTAG {
     }
 }
 
-/// The relation with this number in `db`, as [`super::hold`] returned it; locked. `None`: there is none.
+/// The table with this number in `db`, as [`super::hold`] returned it; locked. `None`: there is none with rows on
+/// pages of the heap's.
 pub fn open(db: u32, oid: u32) -> Option<Relation> {
     lock(db, oid);
     let catalogs = Catalogs::open(db);
-    let class = catalogs.class(oid)?;
+    let class = catalogs.class(oid).filter(|class| {
+        let table = matches!(
+            class.relkind as u8,
+            pg_sys::RELKIND_RELATION | pg_sys::RELKIND_MATVIEW
+        );
+        table && class.relam == pg_sys::HEAP_TABLE_AM_OID
+    })?;
     let toast = match class.reltoastrelid.to_u32() {
         0 => None,
         toast => catalogs.toast(toast),
@@ -449,6 +457,7 @@ fn rows_by_number(
             continue; // truncated by VACUUM: the row was dead
         }
         if at != Some(block) {
+            pgrx::check_for_interrupts!();
             table.read(block, std::ptr::null_mut(), &mut page);
             at = Some(block);
         }

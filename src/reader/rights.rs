@@ -180,7 +180,7 @@ impl Reader {
             if form.oid.to_u32() != schema {
                 return;
             }
-            let acl = row.column(pg_sys::Anum_pg_namespace_nspacl as i32);
+            let acl = row.whole(pg_sys::Anum_pg_namespace_nspacl as i32);
             let acl = acl.map(|acl| from_there(catalogs, table, acl));
             let list = Acl::of(acl, pg_sys::ObjectType::OBJECT_SCHEMA, form.nspowner);
             uses = self.has(&list, pg_sys::ACL_USAGE);
@@ -195,7 +195,7 @@ impl Reader {
         }
         // SAFETY: pg_class, which has no TOAST table.
         let owner = unsafe { class.fixed::<pg_sys::FormData_pg_class>() }.relowner;
-        let acl = class.column(pg_sys::Anum_pg_class_relacl as i32);
+        let acl = class.whole(pg_sys::Anum_pg_class_relacl as i32);
         let list = Acl::of(acl, pg_sys::ObjectType::OBJECT_TABLE, owner);
         self.has(&list, pg_sys::ACL_SELECT)
     }
@@ -215,7 +215,7 @@ impl Reader {
             catalogs.each(class, index, table, |row| {
                 // SAFETY: pg_attribute, which has no TOAST table.
                 let form = unsafe { row.fixed::<pg_sys::FormData_pg_attribute>() };
-                let acl = row.column(pg_sys::Anum_pg_attribute_attacl as i32);
+                let acl = row.whole(pg_sys::Anum_pg_attribute_attacl as i32);
                 let live = form.attrelid.to_u32() == table && !form.attisdropped;
                 let reads = |acl| self.has(&Acl::items(acl), pg_sys::ACL_SELECT);
                 if live && acl.is_some_and(reads) {

@@ -229,3 +229,56 @@ fn types_that_change_afterwards() {
     let row = ann.query_one("SELECT * FROM g.o", &[]).expect("read");
     assert_eq!((row.len(), row.get::<_, i32>(0)), (1, 1));
 }
+
+/// A table of the fork that has become something else is not read as pages of rows.
+#[test]
+fn tables_that_became_something_else() {
+    let cluster = prod();
+    cluster.sql(
+        "prod",
+        "CREATE TABLE seen (id int); CREATE TABLE moved (id int); INSERT INTO moved VALUES (1); \
+         SELECT fork_create('prod', 'f'); SELECT fork_mount('f'); SELECT fork_mount('f', 'cut')",
+    );
+    cluster.sql(
+        "f",
+        "CREATE RULE \"_RETURN\" AS ON SELECT TO seen DO INSTEAD SELECT 7 AS id; \
+         CREATE ACCESS METHOD other TYPE TABLE HANDLER heap_tableam_handler; ALTER TABLE moved SET ACCESS METHOD other",
+    );
+    for table in ["seen", "moved"] {
+        let error = cluster.expect_error("prod", &format!("SELECT * FROM f.{table}"), "42P01");
+        assert!(error.contains("is no table with rows"), "{error}");
+    }
+    assert_eq!(
+        cluster.sql(
+            "prod",
+            "SELECT count(*) FROM f_cut.seen; SELECT * FROM f_cut.moved"
+        ),
+        "0\n1"
+    );
+    cluster.sql(
+        "prod",
+        "SELECT fork_mount('f', into_schema => 'again'); SELECT fork_unmount('f')",
+    );
+    assert_eq!(
+        cluster.sql(
+            "prod",
+            "SELECT count(*) FROM pg_class WHERE relnamespace = 'again'::regnamespace"
+        ),
+        "0"
+    );
+}
+
+/// What is done to a type here that mounted columns have, and to the rows that it is checked against.
+#[test]
+fn domains_are_checked_against_mounted_rows_too() {
+    let cluster = prod();
+    cluster.sql(
+        "prod",
+        "CREATE DOMAIN code AS int; CREATE TABLE t (id int, c code); INSERT INTO t VALUES (1, 5); \
+         SELECT fork_create('prod', 'f'); SELECT fork_mount('f')",
+    );
+    cluster.sql("f", "INSERT INTO t VALUES (2, 50)");
+    cluster.sql("prod", "ALTER DOMAIN code ADD CHECK (VALUE < 100)");
+    cluster.expect_error("prod", "ALTER DOMAIN code ADD CHECK (VALUE < 10)", "23514");
+    cluster.sql("prod", "ALTER DOMAIN code ADD CHECK (VALUE < 10) NOT VALID; SELECT * FROM f.t; ALTER DOMAIN code DROP NOT NULL");
+}
