@@ -154,6 +154,12 @@ fn the_way_out_cannot_be_forged() {
         attach(&mut guest, "f");
         let row = guest.query_one("SELECT fork_detach()", &[]).expect("home");
         assert_eq!(row.get::<_, String>(0), "prod");
+        // A driver's statement, prepared at home.
+        let mut driver = cluster.client("prod");
+        let back = driver.prepare("SELECT fork_detach()").expect("prepared");
+        attach(&mut driver, "f");
+        let row = driver.query_one(&back, &[]).expect("home");
+        assert_eq!(row.get::<_, String>(0), "prod");
         // As a table: where the type fits it is ours, else it is refused, and DISCARD ALL goes home.
         attach(&mut guest, "f");
         if guest.simple_query("SELECT * FROM fork_detach()").is_err() {
