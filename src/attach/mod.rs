@@ -9,9 +9,9 @@
 
 mod caches;
 pub mod comm;
-mod ended;
 mod idle;
 mod libraries;
+mod messages;
 mod nailed;
 mod plpgsql;
 mod postgis;
@@ -36,7 +36,7 @@ pub fn register() {
     request::register();
     comm::register();
     way_out::register();
-    ended::register();
+    messages::register();
 }
 
 /// Raises an error with a hint.

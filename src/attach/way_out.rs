@@ -20,6 +20,9 @@ const OURS: [(&CStr, i32); 3] = [
     (c"fork_current", 0),
 ];
 
+/// The other way home.
+pub const HINT: &str = "Leave the fork by DISCARD ALL.";
+
 /// The language of C functions (pg_language.dat).
 const C: u32 = 13;
 
@@ -176,7 +179,7 @@ fn refuse(name: &CStr) -> ! {
         "pg_fork",
     )
     .set_detail("The session is in a fork, where something else has taken the function's name.")
-    .set_hint("Leave the fork by DISCARD ALL.")
+    .set_hint(HINT)
     .report(PgLogLevel::ERROR);
     unreachable!()
 }
