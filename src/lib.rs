@@ -80,6 +80,7 @@ mod init {
         fork::pending::register();
         hooks::relmap::install();
         hooks::lookups::register();
+        hooks::messages::register();
         hooks::session::register();
         hooks::utility::register();
         attach::register();

@@ -4,6 +4,7 @@
 use crate::attach::target::{self, Target};
 use crate::attach::{comm, libraries, nailed, refuse, roles, session, settings, statement, switch};
 use crate::fork::{catalog, heirs};
+use crate::pg::raw;
 use crate::shmem::view::{self, Role};
 use crate::stop_point;
 use pgrx::pg_sys;
@@ -103,10 +104,10 @@ fn ask_here(to: Where, or_end: bool) -> (String, String) {
         Where::Home => home == here(),
     };
     if stays {
-        ereport!(
-            NOTICE,
-            PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
-            format!("the session is in database \"{from}\" already")
+        let code = PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION;
+        raw::notice(
+            code,
+            &format!("the session is in database \"{from}\" already"),
         );
         return (from.clone(), from);
     }

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)] // calls into procarray.c
 
 use crate::fork::{base, catalog, pending, prepared, readers, rows};
+use crate::pg::raw;
 use crate::shmem::registry::{self, ForkState, Slot};
 use crate::stop_point;
 use pgrx::pg_sys;
@@ -49,11 +50,8 @@ pub fn drop_fork(name: &str, force: bool, missing_ok: bool) -> bool {
     let Some(oid) = catalog::database_oid(name) else {
         let message = format!("database \"{name}\" does not exist");
         if missing_ok {
-            ereport!(
-                NOTICE,
-                PgSqlErrorCode::ERRCODE_INVALID_CATALOG_NAME,
-                format!("{message}, skipping")
-            );
+            let code = PgSqlErrorCode::ERRCODE_INVALID_CATALOG_NAME;
+            raw::notice(code, &format!("{message}, skipping"));
             return false;
         }
         report(

@@ -34,3 +34,19 @@ extern "C-unwind" {
     ) -> pg_sys::Portal;
     pub fn SPI_cursor_fetch(portal: pg_sys::Portal, forward: bool, count: std::ffi::c_long);
 }
+
+/// Tells the client of something that is no error, in the database's encoding.
+pub fn notice(code: pgrx::PgSqlErrorCode, message: &str) {
+    let message = crate::pg::text::to_server(message);
+    // SAFETY: zeroed error data is whole but for these; C strings that outlive the call, which copies them.
+    unsafe {
+        let mut error = pg_sys::ErrorData {
+            elevel: pg_sys::NOTICE as i32,
+            sqlerrcode: code as i32,
+            message: message.as_ptr().cast_mut(),
+            assoc_context: pg_sys::CurrentMemoryContext,
+            ..Default::default()
+        };
+        pg_sys::ffi::pg_guard_ffi_boundary(|| ThrowErrorData(&mut error));
+    }
+}

@@ -3,13 +3,15 @@
 //! A byte that is no text in its encoding (SQL_ASCII holds any) becomes a private-use character, U+10FF00
 //! and the byte, so that nothing is lost on the way there and back.
 //!
-//! Conversions are the server's own (mbutils.c, `pg_do_encoding_conversion_buf`), found by the search path
+//! Conversions are the server's own (mbutils.c, `pg_do_encoding_conversion_buf`), found once by the search path
 //! (namespace.c, `FindDefaultConversionProc`): a conversion's function takes `internal`, so it is C and a
 //! superuser's. They look into catalogs, so a transaction must be open unless one of the two encodings is
 //! UTF-8 or SQL_ASCII and the other the same.
 
 use pgrx::pg_sys;
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ffi::{c_char, CStr, CString};
 
 const UTF8: i32 = pg_sys::pg_enc::PG_UTF8 as i32;
@@ -57,31 +59,61 @@ fn to_utf8(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// Converts as much as can be; returns it, and how many bytes of `bytes` that was.
-fn convert(bytes: &[u8], from: i32, to: i32) -> (Vec<u8>, usize) {
-    // SAFETY: looks the conversion up; then a buffer of as many bytes as the longest result has
-    // (`MAX_CONVERSION_GROWTH`) and a zero byte.
-    unsafe {
-        let function = pg_sys::FindDefaultConversionProc(from, to);
-        if function == pg_sys::InvalidOid {
-            return (Vec::new(), 0);
+thread_local! {
+    /// Found once, with the search path of that moment.
+    static CONVERSIONS: RefCell<HashMap<(i32, i32), Option<Box<pg_sys::FmgrInfo>>>> = RefCell::default();
+}
+
+/// Finds the functions for both directions: what was read in one encoding may have to be said in it when
+/// no catalog can be read any more (`say`).
+fn find(from: i32, to: i32) {
+    for pair in [(from, to), (to, from)] {
+        if CONVERSIONS.with_borrow(|known| known.contains_key(&pair)) {
+            continue;
         }
-        let room = bytes.len() * pg_sys::MAX_CONVERSION_GROWTH as usize + 1;
-        let mut result = vec![0u8; room];
-        let done = pg_sys::pg_do_encoding_conversion_buf(
-            function,
-            from,
-            to,
-            bytes.as_ptr().cast_mut(),
-            bytes.len() as i32,
-            result.as_mut_ptr(),
-            room as i32,
-            true,
-        );
+        // SAFETY: a look-up; what it remembers lives as long as the process.
+        let found = unsafe {
+            let number = pg_sys::FindDefaultConversionProc(pair.0, pair.1);
+            (number != pg_sys::InvalidOid).then(|| {
+                let mut function = Box::new(pg_sys::FmgrInfo::default());
+                pg_sys::fmgr_info_cxt(number, &mut *function, pg_sys::TopMemoryContext);
+                function
+            })
+        };
+        CONVERSIONS.with_borrow_mut(|known| known.insert(pair, found));
+    }
+}
+
+/// Converts as much as can be; returns it, and how many bytes of `bytes` that was. `look_up`: where catalogs
+/// can be read.
+fn convert(bytes: &[u8], from: i32, to: i32, look_up: bool) -> (Vec<u8>, usize) {
+    if look_up {
+        find(from, to);
+    }
+    CONVERSIONS.with_borrow_mut(|known| {
+        let Some(Some(function)) = known.get_mut(&(from, to)) else {
+            return (Vec::new(), 0);
+        };
+        // `MAX_CONVERSION_GROWTH`, and a zero byte.
+        let mut result = vec![0u8; bytes.len() * pg_sys::MAX_CONVERSION_GROWTH as usize + 1];
+        // SAFETY: a conversion's function (pg_conversion.h) with its six arguments, the last of which says
+        // that it is to return how far it came; a buffer as large as the longest result.
+        let done = unsafe {
+            pg_sys::FunctionCall6Coll(
+                &mut **function,
+                pg_sys::InvalidOid,
+                pg_sys::Datum::from(from),
+                pg_sys::Datum::from(to),
+                pg_sys::Datum::from(bytes.as_ptr().cast_mut()),
+                pg_sys::Datum::from(result.as_mut_ptr()),
+                pg_sys::Datum::from(bytes.len() as i32),
+                pg_sys::Datum::from(true),
+            )
+        };
         let end = result.iter().position(|byte| *byte == 0).unwrap_or(0);
         result.truncate(end);
-        (result, done.max(0) as usize)
-    }
+        (result, (done.value() as i32).max(0) as usize)
+    })
 }
 
 /// Bytes that one conversion takes at a time: its buffer has four times as many, and a length that C's
@@ -102,7 +134,7 @@ pub fn from(bytes: &[u8], encoding: i32) -> String {
         let valid = unsafe {
             pg_sys::pg_encoding_verifymbstr(encoding, piece.as_ptr().cast(), piece.len() as i32)
         };
-        let (converted, done) = convert(&piece[..valid.max(0) as usize], encoding, UTF8);
+        let (converted, done) = convert(&piece[..valid.max(0) as usize], encoding, UTF8, true);
         text.push_str(&from_utf8(&converted));
         rest = &rest[done..];
         if done == 0 {
@@ -130,6 +162,16 @@ pub unsafe fn server_string(text: *const c_char) -> String {
 /// The text in `encoding`, and whether all of it could be converted: a question mark stands for what has
 /// no equal there.
 pub fn to_or_mark(text: &str, encoding: i32) -> (Vec<u8>, bool) {
+    in_encoding(text, encoding, true)
+}
+
+/// A text for people, in this database's encoding, also where no catalog can be read: what has been read in
+/// that encoding can be said in it.
+pub fn say(text: &str) -> Vec<u8> {
+    in_encoding(text, server_encoding(), false).0
+}
+
+fn in_encoding(text: &str, encoding: i32, look_up: bool) -> (Vec<u8>, bool) {
     if text.is_ascii() || encoding == UTF8 || encoding == SQL_ASCII {
         return (to_utf8(text), true);
     }
@@ -145,7 +187,7 @@ pub fn to_or_mark(text: &str, encoding: i32) -> (Vec<u8>, bool) {
             .find(|c| stands_for(c).is_some())
             .unwrap_or(rest.len())
             .min(rest.floor_char_boundary(PIECE));
-        let (converted, done) = convert(&rest.as_bytes()[..end], UTF8, encoding);
+        let (converted, done) = convert(&rest.as_bytes()[..end], UTF8, encoding, look_up);
         bytes.extend(converted);
         rest = &rest[done..];
         if done == 0 {
