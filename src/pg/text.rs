@@ -59,9 +59,12 @@ fn to_utf8(text: &str) -> Vec<u8> {
     bytes
 }
 
+/// By both encodings; `None` where there is none.
+type Conversions = HashMap<(i32, i32), Option<Box<pg_sys::FmgrInfo>>>;
+
 thread_local! {
     /// Found once, with the search path of that moment.
-    static CONVERSIONS: RefCell<HashMap<(i32, i32), Option<Box<pg_sys::FmgrInfo>>>> = RefCell::default();
+    static CONVERSIONS: RefCell<Conversions> = RefCell::default();
 }
 
 /// Finds the functions for both directions: what was read in one encoding may have to be said in it when

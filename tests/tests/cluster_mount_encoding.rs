@@ -99,7 +99,7 @@ fn text_is_converted() {
     out("latin", "SELECT fork_mount('lf', into_schema => 'm')");
     assert_eq!(
         out("latin", "SELECT w, m, e, (p).b, s, i FROM m.kinds"),
-        "ö|{ü}|süß|ß|[a,é]|[1,4)".replace("[1,4)", "[1,4)")
+        "ö|{ü}|süß|ß|[a,é]|[1,4)"
     );
     assert_eq!(
         out("latin", &format!("{WORDS} m.words ORDER BY id")),
