@@ -24,10 +24,17 @@ pub struct Place {
 /// A column's name here, type, modifier, number of dimensions and collation.
 pub type Form<'a> = (&'a CStr, Oid, i32, i32, Oid);
 
-/// A table that was made, and the columns of the fork's that it shows, with their numbers.
+/// A table that was made, and the columns of the fork's that it shows, by their names there.
 pub struct Made {
     pub relation: Oid,
-    pub columns: HashMap<String, i16>,
+    pub columns: HashMap<String, MadeColumn>,
+}
+
+pub struct MadeColumn {
+    pub number: i16,
+    pub kind: u32,
+    pub modifier: i32,
+    pub collation: u32,
 }
 
 /// Makes one table whose tuples lie on pages as the fork's do: columns that are not to be seen take their
@@ -92,7 +99,15 @@ pub fn table(
     let shown = columns.iter().zip(&titles).enumerate();
     let columns = shown
         .filter(|(_, (_, title))| title.is_some())
-        .map(|(n, (shown, _))| (shown.column.name.clone(), n as i16 + 1));
+        .map(|(n, (shown, _))| {
+            let made = MadeColumn {
+                number: n as i16 + 1,
+                kind: shown.column.kind,
+                modifier: shown.column.modifier,
+                collation: shown.collation,
+            };
+            (shown.column.name.clone(), made)
+        });
     Made {
         relation,
         columns: columns.collect(),

@@ -7,7 +7,6 @@ use crate::reader::encoding::{self, Conversion};
 use crate::reader::kinds;
 use crate::reader::relation::{Catalogs, Column};
 use crate::reader::rights::OnTable;
-use pg_fork_core::pages::Damaged;
 use pgrx::pg_sys::{self, Datum};
 use pgrx::prelude::*;
 
@@ -20,6 +19,8 @@ pub struct Shown {
     pub readable: bool,
     /// A value of the column's type, in this database's encoding.
     pub missing: Option<Datum>,
+    /// That cannot be read.
+    damaged: bool,
 }
 
 impl Shown {
@@ -154,21 +155,18 @@ fn one(
     may: &dyn Fn(i16) -> bool,
 ) -> Shown {
     let number = pg_sys::Anum_pg_attribute_attmissingval as i32;
-    let missing = form.atthasmissing && row.column(number).is_some();
-    let missing = missing.then(|| match row.whole(number) {
-        // SAFETY: a copy of an array of a catalog's row, which goes with the row.
-        Some(array) => unsafe { Datum::from(pg_sys::pg_detoast_datum_copy(array.cast_mut_ptr())) },
-        None => {
-            let what = Damaged("a default does not end within its row");
-            crate::reader::damaged(there.db, form.attrelid.to_u32(), what)
-        }
-    });
+    let has = form.atthasmissing && row.column(number).is_some();
+    let missing = row.whole(number).filter(|_| has);
     Shown {
         column: Column::of(form, there.encoding),
         dimensions: form.attndims,
         collation: form.attcollation.to_u32(),
         readable: !form.attisdropped && may(form.attnum),
-        missing,
+        // SAFETY: a copy of an array of a catalog's row, which goes with the row.
+        missing: missing.map(|array| unsafe {
+            Datum::from(pg_sys::pg_detoast_datum_copy(array.cast_mut_ptr()))
+        }),
+        damaged: has && missing.is_none(),
     }
 }
 
@@ -231,14 +229,31 @@ fn check(
             "Mount it in a database of the same encoding.",
         ));
     };
-    if let Some(array) = shown.missing {
-        let Some(value) = missing(array, column) else {
-            return not_here(format!(
-                "{what} has a damaged default for rows that were there before"
-            ));
-        };
+    let value = shown.missing.map(|array| missing(array, column));
+    if shown.damaged || matches!(value, Some(None)) {
+        let message = format!("{what} has a damaged default for rows that were there before");
+        return Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+            message,
+            "Look at the column in the fork.",
+        ));
+    }
+    if let Some(value) = value.flatten() {
         // SAFETY: a whole value of the type.
-        shown.missing = Some(unsafe { conversion.convert(value, there.encoding) });
+        unsafe {
+            if !conversion.fits(value, there.encoding) {
+                return Err(Problem::new(
+                    PgSqlErrorCode::ERRCODE_UNTRANSLATABLE_CHARACTER,
+                    format!(
+                        "the encoding of this database does not have all characters of the default of column \"{}\" of table {}",
+                        column.name,
+                        table.title()
+                    ),
+                    "Mount it in a database of the same encoding.",
+                ));
+            }
+            shown.missing = Some(conversion.convert(value, there.encoding));
+        }
     }
     Ok(())
 }

@@ -52,7 +52,11 @@ pub fn make(
     for of in columns.iter().filter(|it| !it.is_hidden()) {
         let numbers: Option<Vec<i16>> = partitions
             .iter()
-            .map(|made| made.columns.get(&of.column.name).copied())
+            .map(|made| {
+                let made = made.columns.get(&of.column.name)?;
+                let form = (of.column.kind, of.column.modifier, of.collation);
+                ((made.kind, made.modifier, made.collation) == form).then_some(made.number)
+            })
             .collect();
         let (Some(numbers), Some(name)) = (numbers, names.take(&of.column.name)) else {
             left_out(of);

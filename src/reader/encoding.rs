@@ -190,16 +190,66 @@ impl Conversion {
                 Conversion::Lexemes => {
                     let plain = pg_sys::pg_detoast_datum_packed(value.cast_mut_ptr());
                     let bytes = text::datum_bytes(Datum::from(plain));
-                    match lexemes(&bytes, encoding) {
+                    match lexemes(&bytes, |lexeme| converted(lexeme, encoding)) {
                         Some(None) => value,
                         Some(Some(new)) => read(pg_sys::F_TSVECTORIN, new),
                         None => damaged(),
                     }
                 }
-                Conversion::Array(element) => array(value, element, encoding),
+                Conversion::Array(element) => array(value, element, |value| {
+                    element.conversion.convert(value, encoding)
+                }),
             }
         }
     }
+}
+
+impl Conversion {
+    /// Whether [`Conversion::convert`] raises no error for the value.
+    ///
+    /// # Safety
+    /// As there.
+    pub unsafe fn fits(&self, value: Datum, encoding: i32) -> bool {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            match self {
+                Conversion::Plain => true,
+                Conversion::Text => fits(&text::datum_bytes(value), encoding),
+                Conversion::Name => fits(CStr::from_ptr(value.cast_mut_ptr()).to_bytes(), encoding),
+                Conversion::Char => (value.value() as u8).is_ascii(),
+                Conversion::Through(output, _) => {
+                    let out = pg_sys::OidOutputFunctionCall((*output).into(), value);
+                    fits(CStr::from_ptr(out).to_bytes(), encoding)
+                }
+                Conversion::Lexemes => {
+                    let mut all = true;
+                    let plain = pg_sys::pg_detoast_datum_packed(value.cast_mut_ptr());
+                    let bytes = text::datum_bytes(Datum::from(plain));
+                    lexemes(&bytes, |lexeme| {
+                        all &= fits(lexeme, encoding);
+                        None
+                    })
+                    .is_some()
+                        && all
+                }
+                Conversion::Array(element) => {
+                    let mut all = true;
+                    array(value, element, |value| {
+                        all &= element.conversion.fits(value, encoding);
+                        value
+                    });
+                    all
+                }
+            }
+        }
+    }
+}
+
+fn fits(bytes: &[u8], encoding: i32) -> bool {
+    if encoding == pg_sys::pg_enc::PG_SQL_ASCII as i32 {
+        return text::is_valid(bytes, text::server_encoding());
+    }
+    text::fits(&text::from(bytes, encoding))
 }
 
 fn damaged() -> ! {
@@ -257,7 +307,10 @@ fn read(function: u32, bytes: Vec<u8>) -> Datum {
 
 /// A tsvector's text (ts_type.h), converted: its own output function goes by this database's characters. `None`
 /// if it is damaged, `Some(None)` if nothing has to be converted.
-fn lexemes(vector: &[u8], encoding: i32) -> Option<Option<Vec<u8>>> {
+fn lexemes(
+    vector: &[u8],
+    mut convert: impl FnMut(&[u8]) -> Option<Vec<u8>>,
+) -> Option<Option<Vec<u8>>> {
     let word = |at: usize| Some(u32::from_ne_bytes(vector.get(at..at + 4)?.try_into().ok()?));
     let half = |at: usize| Some(u16::from_ne_bytes(vector.get(at..at + 2)?.try_into().ok()?));
     let count = word(0)? as usize;
@@ -272,7 +325,7 @@ fn lexemes(vector: &[u8], encoding: i32) -> Option<Option<Vec<u8>>> {
         );
         let from = strings.checked_add(at)?;
         let lexeme = vector.get(from..from + len)?;
-        let new = converted(lexeme, encoding);
+        let new = convert(lexeme);
         any |= new.is_some();
         out.push(b'\'');
         for byte in new.as_deref().unwrap_or(lexeme) {
@@ -300,7 +353,8 @@ fn lexemes(vector: &[u8], encoding: i32) -> Option<Option<Vec<u8>>> {
     Some(any.then_some(out))
 }
 
-unsafe fn array(value: Datum, element: &Element, encoding: i32) -> Datum {
+/// The array with other elements.
+unsafe fn array(value: Datum, element: &Element, mut change: impl FnMut(Datum) -> Datum) -> Datum {
     // SAFETY: a whole array; palloc'd arrays of as many elements.
     unsafe {
         let array = pg_sys::pg_detoast_datum(value.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
@@ -321,7 +375,7 @@ unsafe fn array(value: Datum, element: &Element, encoding: i32) -> Datum {
         );
         for n in (0..count as usize).filter(|n| !*nulls.add(*n)) {
             let place = values.add(n);
-            *place = element.conversion.convert(*place, encoding);
+            *place = change(*place);
         }
         // Behind the header: the lengths, then the lower bounds.
         let dimensions = array.add(1).cast::<i32>();

@@ -119,14 +119,16 @@ fn what_has_no_equal_is_told() {
         "CREATE TABLE signs (id int, v text, q tsquery); INSERT INTO signs VALUES (1, 'é', 'a'), (2, 'Ω', 'b'); \
          CREATE TABLE \"Ω\" (id int); CREATE TABLE half (id int, \"Ω\" int, \"é\" int); INSERT INTO half VALUES (1, 2, 3); \
          CREATE TABLE dated (d timestamptz DEFAULT now(), n numeric[], y bytea); INSERT INTO dated VALUES (DEFAULT, '{1,2}', '\\xff'); \
-         CREATE TABLE late (id int); INSERT INTO late VALUES (1); SELECT fork_create('uni', 'uf')",
+         CREATE TABLE late (id int); INSERT INTO late VALUES (1); \
+         ALTER TABLE late ADD o text DEFAULT 'Ω', ADD os text[] DEFAULT '{a,Ω}', ADD oj jsonb DEFAULT '{\"Ω\": 1}', ADD ot tsvector DEFAULT 'Ω', ADD e text[] DEFAULT '{é}'; SELECT fork_create('uni', 'uf')",
     );
     let warned = |db: &str, sql: &str| {
         let out = cluster.script(db, &format!("SET client_encoding = 'UTF8';\n{sql};"));
         String::from_utf8_lossy(&out.stderr).into_owned()
     };
     let told = warned("latin", "SELECT fork_mount('uf', into_schema => 'm')");
-    assert!(told.matches("WARNING:  22P05").count() == 2, "{told}");
+    assert!(told.matches("WARNING:  22P05").count() == 6, "{told}");
+    assert_eq!(out("latin", "SELECT * FROM m.late"), "1|{é}");
     assert!(
         told.contains("WARNING:  0A000") && told.contains("\"q\""),
         "{told}"
