@@ -7,6 +7,8 @@ use super::values::{bytes_of, Values};
 use crate::reader::relation::{self, Catalogs};
 use crate::reader::toast;
 use pgrx::pg_sys::{self, Datum, Oid};
+use pgrx::{PgSqlErrorCode, PgTryBuilder};
+use std::ffi::CStr;
 
 /// A column of a table, as one side has it.
 #[derive(Clone, Debug)]
@@ -207,17 +209,27 @@ pub fn constant_default(catalogs: &Catalogs, table: u32, column: &Column) -> Fir
         }
     });
     match told {
-        Some(tree) => constant(&tree, column.kind),
+        Some(tree) => constant(&tree),
         None => First::Unknown,
     }
 }
 
 /// The value of an expression that is a constant, or a constant cast by functions of the server's own.
-fn constant(tree: &[u8], kind: u32) -> First {
+fn constant(tree: &[u8]) -> First {
     if !runs_only_the_servers(tree) {
         return First::Unknown;
     }
     let tree = crate::pg::text::c_string(tree.to_vec());
+    // A cast that fails says nothing of what rows began with.
+    PgTryBuilder::new(|| fold(&tree))
+        .catch_when(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, |error| {
+            error.rethrow()
+        })
+        .catch_others(|_| First::Unknown)
+        .execute()
+}
+
+fn fold(tree: &CStr) -> First {
     // SAFETY: an expression of a catalog's; what is left of it after folding is looked at by its tag.
     unsafe {
         let mut node = pg_sys::stringToNode(tree.as_ptr()).cast::<pg_sys::Node>();
@@ -225,14 +237,13 @@ fn constant(tree: &[u8], kind: u32) -> First {
         loop {
             match (*node).type_ {
                 pg_sys::NodeTag::T_RelabelType => {
-                    node = (*node.cast::<pg_sys::RelabelType>()).arg.cast()
+                    node = (*node.cast::<pg_sys::RelabelType>()).arg.cast();
                 }
                 pg_sys::NodeTag::T_CoerceToDomain => {
-                    node = (*node.cast::<pg_sys::CoerceToDomain>()).arg.cast()
+                    node = (*node.cast::<pg_sys::CoerceToDomain>()).arg.cast();
                 }
                 pg_sys::NodeTag::T_Const => {
                     let value = &*node.cast::<pg_sys::Const>();
-                    let _ = kind;
                     return First::Value((!value.constisnull).then_some(value.constvalue));
                 }
                 _ => return First::Unknown,
@@ -241,8 +252,8 @@ fn constant(tree: &[u8], kind: u32) -> First {
     }
 }
 
-/// Whether folding the expression can call no function but the server's own: it is made of constants, calls
-/// of functions below `FirstNormalObjectId`, and changes of type. Nodes are told by the words behind `{`
+/// Whether folding the expression can call no function but the server's own casts: it is made of constants and
+/// changes of type, by functions below `FirstNormalObjectId` if by any. Nodes are told by the words behind `{`
 /// (outfuncs.c).
 fn runs_only_the_servers(tree: &[u8]) -> bool {
     let text = String::from_utf8_lossy(tree);
@@ -257,9 +268,17 @@ fn runs_only_the_servers(tree: &[u8]) -> bool {
     let mut words = text.split_ascii_whitespace();
     let mut own = true;
     while let Some(word) = words.next() {
-        if matches!(word, ":funcid" | ":opfuncid" | ":opno") {
-            let number = words.next().and_then(|number| number.parse::<u32>().ok());
-            own &= number.is_some_and(|number| number < pg_sys::FirstNormalObjectId);
+        let mut number = || words.next().and_then(|number| number.parse::<u32>().ok());
+        match word {
+            ":funcid" => own &= number().is_some_and(|number| number < pg_sys::FirstNormalObjectId),
+            ":funcformat" => {
+                let cast = [
+                    pg_sys::CoercionForm::COERCE_EXPLICIT_CAST,
+                    pg_sys::CoercionForm::COERCE_IMPLICIT_CAST,
+                ];
+                own &= number().is_some_and(|form| cast.contains(&form));
+            }
+            _ => {}
         }
     }
     known && own

@@ -2,6 +2,7 @@
 
 use super::tables::{Both, Pair};
 use super::{large_objects, rows};
+use crate::pg::memory::in_context;
 use crate::reader::relation;
 use pg_fork_core::matching::Counts;
 
@@ -20,7 +21,11 @@ pub struct Line {
 pub fn lines(both: &Both) -> Vec<Line> {
     let mut pairs = both.pairs();
     pairs.retain(|pair| both.may_differ(pair));
-    let mut lines: Vec<Line> = pairs.iter().filter_map(|pair| line(both, pair)).collect();
+    // What each table takes goes with it: there may be many.
+    let each = pairs
+        .iter()
+        .map(|pair| in_context(c"pg_fork diff", || line(both, pair)));
+    let mut lines: Vec<Line> = each.flatten().collect();
     lines.extend(large_objects::changes(both).map(|objects| Line {
         schema: "pg_catalog".into(),
         table: "pg_largeobject".into(),

@@ -9,6 +9,7 @@ pub mod comm;
 pub mod disk;
 pub mod lwlock;
 pub mod md;
+pub mod memory;
 pub mod proc;
 pub mod process;
 pub mod queue;
