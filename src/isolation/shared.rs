@@ -4,7 +4,7 @@
 //! Reading them stays allowed, and so does plain VACUUM and ANALYZE, which autovacuum does from any database.
 #![allow(unsafe_code)] // parse nodes, catalogs
 
-use crate::isolation::{in_force, refuse};
+use crate::isolation::{in_force, refuse, refuse_and_say};
 use crate::mount::vacuum;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use pgrx::prelude::*;
@@ -126,7 +126,10 @@ pub unsafe fn check_reindex(statement: &pg_sys::ReindexStmt) {
         let concurrently = option(statement.params, c"concurrently");
         let owns = pg_sys::pg_class_ownercheck(pg_sys::DatabaseRelationId, pg_sys::GetUserId());
         if all && owns && !concurrently {
-            refuse(WHAT);
+            refuse_and_say(
+                WHAT,
+                "REINDEX (CONCURRENTLY) passes over catalogs, and REINDEX TABLE and SCHEMA take what is the fork's own.",
+            );
         }
     }
 }

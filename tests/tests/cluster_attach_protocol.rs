@@ -182,3 +182,24 @@ fn a_call_without_a_statement_is_refused() {
     while pg_fork_tests::attach::get(&mut other, lock) != "0" {}
     cluster.sql("prod", "SELECT fork_drop('f')");
 }
+
+#[test]
+fn a_call_without_a_statement_does_not_reach_out_of_a_fork() {
+    let cluster = prod("");
+    cluster.sql("prod", "SELECT fork_create('prod', 'f')");
+    let oid = |function: &str| -> u32 {
+        let sql = format!("SELECT '{function}'::regproc::oid");
+        cluster.sql("prod", &sql).parse().expect("a number")
+    };
+    // FunctionCall: no formats, no arguments, the result as text.
+    let call = |function: &str| {
+        let mut body = oid(function).to_be_bytes().to_vec();
+        body.extend([0, 0, 0, 0, 0, 0]);
+        message(b'F', &body)
+    };
+    for (database, answer) in [("f", &["42501"][..]), ("prod", &[])] {
+        let mut wire = Wire::new(&cluster, database);
+        assert_eq!(wire.send(&[call("pg_switch_wal")]), answer);
+        assert!(wire.send(&[call("pi")]).is_empty());
+    }
+}

@@ -185,6 +185,56 @@ fn other_ways_to_a_function_are_closed_too() {
     get(&mut admin, "SELECT pure()");
 }
 
+/// Functions that the server calls without the executor: by triggers, in a language, for a type.
+#[test]
+fn functions_that_the_server_itself_looks_up_are_refused() {
+    let cluster = prod("");
+    let mut admin = cluster.client("prod");
+    let reset = "LANGUAGE c AS '$libdir/pg_stat_statements', 'pg_stat_statements_reset'";
+    run(
+        &mut admin,
+        &format!(
+            "CREATE FUNCTION fires() RETURNS trigger {reset};
+             CREATE TABLE watched (id int);
+             CREATE TRIGGER watch AFTER INSERT ON watched FOR EACH ROW EXECUTE FUNCTION fires();
+             CREATE FUNCTION handler() RETURNS language_handler LANGUAGE c AS '$libdir/dblink', 'dblink_exec';
+             CREATE LANGUAGE outward HANDLER handler;
+             CREATE FUNCTION speaks() RETURNS int IMMUTABLE LANGUAGE outward AS 'x';
+             CREATE TYPE shy;
+             CREATE FUNCTION shy_in(cstring) RETURNS shy {reset};
+             CREATE FUNCTION shy_out(shy) RETURNS cstring {reset};
+             CREATE TYPE shy (INPUT = shy_in, OUTPUT = shy_out, LIKE = int4);
+             CREATE CAST (int AS shy) WITHOUT FUNCTION;
+             CREATE FUNCTION tells() RETURNS event_trigger {reset}"
+        ),
+    );
+    get(&mut admin, "SELECT fork_create('prod', 'f')");
+    attach(&mut admin, "f");
+    for sql in [
+        "INSERT INTO watched VALUES (1)",
+        "COPY watched FROM STDIN",
+        "SELECT speaks()",
+        "SELECT 'x'::shy",
+        "SELECT 1::shy",
+    ] {
+        if sql.starts_with("COPY") {
+            let mut copy = admin.copy_in(sql).expect("begins");
+            std::io::Write::write_all(&mut copy, b"1\n").expect("sent");
+            let error = copy.finish().expect_err("refused");
+            assert_eq!(error.code().map(|code| code.code()), Some("42501"));
+        } else {
+            refused(&mut admin, sql);
+        }
+    }
+    assert_eq!(get(&mut admin, "SELECT count(*) FROM watched"), "0");
+    run(
+        &mut admin,
+        "CREATE EVENT TRIGGER tell ON ddl_command_end EXECUTE FUNCTION tells()",
+    );
+    refused(&mut admin, "CREATE TABLE told ()");
+    run(&mut admin, "DROP EVENT TRIGGER tell");
+}
+
 #[test]
 fn compiled_expressions_ask_too() {
     let cluster = prod("");

@@ -250,7 +250,7 @@ pub const LIBRARIES: &[Library] = &[
         "pg_stat_statements", "pg_stat_statements_1_2", "pg_stat_statements_1_3", "pg_stat_statements_1_8",
         "pg_stat_statements_1_9", "pg_stat_statements_1_10", "pg_stat_statements_info",
     ], &["pg_stat_statements_reset", "pg_stat_statements_reset_1_7"]),
-    each("sepgsql", NONE, &["sepgsql_restorecon"]),
+    each("sepgsql", &["sepgsql_getcon", "sepgsql_setcon"], &["sepgsql_restorecon"]),
     refused("adminpack", NONE),
     refused("dblink", &["dblink_fdw_validator"]),
 
