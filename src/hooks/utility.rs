@@ -109,6 +109,9 @@ unsafe fn before(node: *mut pg_sys::Node, context: pg_sys::ProcessUtilityContext
             request::refuse_while_waiting();
         }
         isolation::check_statement(node);
+        if isolation::reindexed_without_shared(node, context) {
+            return true;
+        }
         members::before_drop(node);
         change::before_statement(node);
         // What dropped forks left may be in the way when none is live any more.

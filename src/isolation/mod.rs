@@ -10,6 +10,7 @@ mod arguments;
 mod classes;
 mod functions;
 mod programs;
+mod reindex;
 mod shared;
 mod statements;
 mod tags;
@@ -17,6 +18,7 @@ mod workers;
 mod writes;
 
 pub use functions::check as check_function;
+pub use reindex::without_shared as reindexed_without_shared;
 pub use shared::without_shared;
 pub use statements::check as check_statement;
 pub use writes::check as check_query;
@@ -84,20 +86,13 @@ fn in_fork() -> bool {
 
 /// Raises 42501.
 fn refuse(what: &str) -> ! {
-    refuse_and_say(what, "Do it in a session outside of the fork.")
-}
-
-/// The same, with another way to what is wanted.
-fn refuse_and_say(what: &str, instead: &str) -> ! {
     ErrorReport::new(
         PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
         format!("cannot {what} in a fork"),
         "pg_fork",
     )
     .set_detail("It would reach out of the fork.")
-    .set_hint(format!(
-        "{instead} A superuser can set pg_fork.isolation = off for the fork's database."
-    ))
+    .set_hint("Do it in a session outside of the fork. A superuser can set pg_fork.isolation = off for the fork's database.")
     .report(PgLogLevel::ERROR);
     unreachable!()
 }

@@ -4,7 +4,7 @@
 //! Reading them stays allowed, and so does plain VACUUM and ANALYZE, which autovacuum does from any database.
 #![allow(unsafe_code)] // parse nodes, catalogs
 
-use crate::isolation::{in_force, refuse, refuse_and_say};
+use crate::isolation::{in_force, refuse};
 use crate::mount::vacuum;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use pgrx::prelude::*;
@@ -101,41 +101,11 @@ unsafe extern "C-unwind" fn locks_in(node: *mut pg_sys::Node, context: *mut c_vo
     }
 }
 
-/// Raises 42501 if REINDEX would come to an index of a shared catalog (indexcmds.c,
-/// `ReindexMultipleTables`: for whoever owns those; none of them can be done concurrently).
+/// Whether a list of DefElem nodes has this option, and it is on.
 ///
 /// # Safety
-/// A parse node.
-pub unsafe fn check_reindex(statement: &pg_sys::ReindexStmt) {
-    const WHAT: &str = "reindex what databases share";
-    // SAFETY: by the caller's promise.
-    unsafe {
-        let all = match statement.kind {
-            pg_sys::ReindexObjectType::REINDEX_OBJECT_INDEX
-            | pg_sys::ReindexObjectType::REINDEX_OBJECT_TABLE => {
-                if named(statement.relation).is_some_and(is_shared) {
-                    refuse(WHAT);
-                }
-                return;
-            }
-            pg_sys::ReindexObjectType::REINDEX_OBJECT_SCHEMA => {
-                CStr::from_ptr(statement.name) == c"pg_catalog"
-            }
-            _ => true,
-        };
-        let concurrently = option(statement.params, c"concurrently");
-        let owns = pg_sys::pg_class_ownercheck(pg_sys::DatabaseRelationId, pg_sys::GetUserId());
-        if all && owns && !concurrently {
-            refuse_and_say(
-                WHAT,
-                "REINDEX (CONCURRENTLY) passes over catalogs, and REINDEX TABLE and SCHEMA take what is the fork's own.",
-            );
-        }
-    }
-}
-
-/// Whether a list of DefElem nodes has this option, and it is on.
-unsafe fn option(options: *mut pg_sys::List, name: &CStr) -> bool {
+/// A parse node's list.
+pub unsafe fn option(options: *mut pg_sys::List, name: &CStr) -> bool {
     // SAFETY: a parse node's list of DefElem nodes.
     unsafe {
         let options = PgList::<pg_sys::DefElem>::from_pg(options);
@@ -196,37 +166,37 @@ pub unsafe fn without_shared(
 
 /// What VACUUM of the whole database comes to (vacuum.c, `get_all_vacuum_rels`).
 fn vacuumed() -> Vec<Oid> {
+    let kinds = [
+        pg_sys::RELKIND_RELATION,
+        pg_sys::RELKIND_MATVIEW,
+        pg_sys::RELKIND_PARTITIONED_TABLE,
+    ];
     let mut found = Vec::new();
-    // SAFETY: a scan of pg_class; a row lives until the next.
+    each_class(|class| {
+        if kinds.contains(&(class.relkind as u8)) {
+            found.push(class.oid);
+        }
+    });
+    found
+}
+
+/// Calls `what` with each row of pg_class.
+pub fn each_class(mut what: impl FnMut(&pg_sys::FormData_pg_class)) {
+    // SAFETY: a scan of a catalog; a row lives until the next.
     unsafe {
         let lock = pg_sys::AccessShareLock as i32;
-        let none = std::ptr::null_mut();
+        let (none, no_index) = (std::ptr::null_mut(), pg_sys::InvalidOid);
         let classes = pg_sys::table_open(pg_sys::RelationRelationId, lock);
-        let scan = pg_sys::systable_beginscan(
-            classes,
-            pg_sys::InvalidOid,
-            false,
-            none,
-            0,
-            std::ptr::null_mut(),
-        );
+        let scan =
+            pg_sys::systable_beginscan(classes, no_index, false, none, 0, std::ptr::null_mut());
         loop {
             let row = pg_sys::systable_getnext(scan);
             if row.is_null() {
                 break;
             }
-            let class = &*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_class>();
-            let kinds = [
-                pg_sys::RELKIND_RELATION,
-                pg_sys::RELKIND_MATVIEW,
-                pg_sys::RELKIND_PARTITIONED_TABLE,
-            ];
-            if kinds.contains(&(class.relkind as u8)) {
-                found.push(class.oid);
-            }
+            what(&*pg_sys::GETSTRUCT(row).cast());
         }
         pg_sys::systable_endscan(scan);
         pg_sys::table_close(classes, lock);
     }
-    found
 }

@@ -4,7 +4,7 @@
 
 use crate::attach::request::is_fork;
 use crate::fork::catalog;
-use crate::isolation::{in_force, programs, refuse, shared, tags, writes};
+use crate::isolation::{in_force, programs, refuse, reindex, shared, tags, writes};
 use crate::pg::proc;
 use pgrx::pg_sys::{self, NodeTag, ObjectType};
 use std::ffi::{c_char, CStr};
@@ -116,7 +116,9 @@ pub unsafe fn check(node: *mut pg_sys::Node) {
                 if statement.is_program {
                     refuse("run programs with COPY");
                 }
-                if !statement.filename.is_null() {
+                // An extension's script reads what came with the extension.
+                let scripted = statement.is_from && pg_sys::creating_extension;
+                if !statement.filename.is_null() && !scripted {
                     refuse("use files of the server with COPY");
                 }
                 if statement.is_from && !statement.relation.is_null() {
@@ -134,9 +136,8 @@ pub unsafe fn check(node: *mut pg_sys::Node) {
                 }
             }
             NodeTag::T_LockStmt => shared::check_lock(&*node.cast()),
-            NodeTag::T_ReindexStmt => shared::check_reindex(&*node.cast()),
+            NodeTag::T_ReindexStmt => reindex::check(&*node.cast()),
             NodeTag::T_VacuumStmt => programs::check_analyze(&*node.cast()),
-            NodeTag::T_CheckPointStmt => refuse("request a checkpoint"),
             tag if tags::are_own(tag) => {}
             _ => refuse("run a statement that pg_fork does not know"),
         }

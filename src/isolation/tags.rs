@@ -28,6 +28,8 @@ fn is_of_the_session(tag: NodeTag) -> bool {
             | T_NotifyStmt
             | T_ListenStmt
             | T_UnlistenStmt
+            // It changes nothing, and takes what reading takes: the server's time.
+            | T_CheckPointStmt
             // Into this process only, and from plugins/ only for ordinary roles.
             | T_LoadStmt
             // What they run comes to the executor's hook, or to this one.

@@ -441,3 +441,60 @@ fn names_that_look_like_ways_out() {
         assert_eq!(libraries::name_of(file), name);
     }
 }
+
+/// What packages have that need not be installed here: by the names that they have in C.
+#[test]
+fn functions_of_other_packages() {
+    let call = |file: &str, symbol: &str, volatility: &str| {
+        libraries::may_be_called(&libraries::Function {
+            file,
+            symbol,
+            name: symbol,
+            volatile: volatility == "v",
+            immutable: volatility == "i",
+        })
+    };
+    for (file, symbol) in [
+        ("$libdir/pg_cron", "cron_schedule"),
+        ("$libdir/pglogical", "pglogical_drop_subscription"),
+        ("$libdir/plsh", "plsh_handler"),
+        ("$libdir/orafce", "utl_file_fopen"),
+        ("$libdir/orafce", "dbms_pipe_send_message"),
+        ("$libdir/pg_stat_kcache", "pg_stat_kcache_reset"),
+        ("$libdir/http", "http_request"),
+        ("$libdir/prioritize.so", "set_backend_priority"),
+        ("$libdir/pgpool-recovery", "pgpool_pgctl"),
+        ("$libdir/unheard_of-2.1", "unheard_of_reset"),
+        ("$libdir/pgl", "launch"),
+    ] {
+        assert!(!call(file, symbol, "v"), "{symbol}");
+    }
+    for (file, symbol, volatility) in [
+        ("$libdir/pg_cron", "cron_job_cache_invalidate", "v"),
+        ("$libdir/pglogical", "pglogical_queue_truncate", "v"),
+        (
+            "$libdir/pglogical",
+            "pglogical_show_subscription_status",
+            "s",
+        ),
+        ("$libdir/http", "urlencode", "i"),
+        ("$libdir/orafce", "dbms_sql_execute", "v"),
+        ("$libdir/postgis-3", "LWGEOM_in", "i"),
+        ("$libdir/vector", "l2_distance", "i"),
+        ("$libdir/unheard_of-2.1", "unheard_of_add", "v"),
+        ("$libdir/unheard_of-2.1", "unheard_of_reset", "i"),
+    ] {
+        assert!(call(file, symbol, volatility), "{symbol}");
+    }
+    assert!(!libraries::language_may_be_called("$libdir/plproxy"));
+    assert!(libraries::language_may_be_called("$libdir/plpython3"));
+    let names: BTreeSet<&str> = libraries::LIBRARIES
+        .iter()
+        .map(|library| library.name)
+        .collect();
+    assert_eq!(
+        names.len(),
+        libraries::LIBRARIES.len(),
+        "one is there twice"
+    );
+}

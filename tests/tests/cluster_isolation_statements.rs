@@ -141,17 +141,46 @@ fn shared_catalogs_are_not_made_anew() {
     let (cluster, mut client) = setup("");
     let node = "SELECT pg_relation_filenode('pg_database') || ' ' || pg_relation_filenode('pg_database_oid_index')
                 || ' ' || pg_relation_filenode('pg_authid')";
-    let before = get(&mut client, node);
+    let shared_before = get(&mut client, node);
     attach(&mut client, "f");
-    for sql in [
-        "REINDEX TABLE pg_database",
-        "REINDEX INDEX pg_database_oid_index",
-        "REINDEX SYSTEM f",
-        "REINDEX DATABASE f",
-        "REINDEX SCHEMA pg_catalog",
+    refused(&mut client, "REINDEX TABLE pg_database");
+    refused(&mut client, "REINDEX INDEX pg_database_oid_index");
+    // The fork's own are made anew, the shared ones passed over.
+    run(
+        &mut client,
+        "ALTER TABLE users ADD PRIMARY KEY (id); CREATE TEMP TABLE brief (id int PRIMARY KEY)",
+    );
+    let mut other = cluster.client("f");
+    run(&mut other, "CREATE TEMP TABLE others (id int PRIMARY KEY)");
+    let nodes = "SELECT pg_relation_filenode('users_pkey') || ' ' || pg_relation_filenode('pg_type_oid_index')
+                 || ' ' || pg_relation_filenode('pg_class_oid_index')";
+    for (sql, users, system) in [
+        ("REINDEX SYSTEM f", false, true),
+        ("REINDEX DATABASE f", true, true),
+        ("REINDEX (VERBOSE) DATABASE f", true, true),
+        ("REINDEX SCHEMA pg_catalog", false, true),
+        ("REINDEX SCHEMA public", true, false),
+        ("REINDEX (CONCURRENTLY) DATABASE f", true, false),
+        ("REINDEX (CONCURRENTLY false) DATABASE f", true, true),
     ] {
-        refused(&mut client, sql);
+        let split =
+            |nodes: String| -> Vec<String> { nodes.split(' ').map(str::to_string).collect() };
+        let before = split(get(&mut client, nodes));
+        run(&mut client, sql);
+        let after = split(get(&mut client, nodes));
+        assert_eq!(before[0] != after[0], users, "{sql}");
+        assert_eq!(before[1] != after[1], system, "{sql}");
+        assert_eq!(before[2] != after[2], system, "{sql}");
+        assert_eq!(get(&mut client, node), shared_before, "{sql}");
     }
+    run(&mut client, "BEGIN");
+    assert_eq!(fails(&mut client, "REINDEX SYSTEM f").0, "25001");
+    run(&mut client, "ROLLBACK");
+    assert_eq!(fails(&mut client, "REINDEX DATABASE prod").0, "0A000");
+    let in_function = "DO $$ BEGIN REINDEX DATABASE f; END $$";
+    assert_eq!(fails(&mut client, in_function).0, "25001");
+    get(&mut client, "SELECT count(*) FROM users");
+    run(&mut client, "DISCARD TEMP");
     let own = "SELECT pg_relation_filenode('users')";
     let users = get(&mut client, own);
     run(&mut client, "VACUUM FULL");
@@ -163,22 +192,12 @@ fn shared_catalogs_are_not_made_anew() {
     run(&mut client, "REINDEX TABLE users");
     run(&mut client, "REINDEX TABLE pg_class");
     run(&mut client, "REINDEX SCHEMA public");
-    run(&mut client, "REINDEX DATABASE CONCURRENTLY f");
-    assert_eq!(get(&mut client, node), before);
+    assert_eq!(get(&mut client, node), shared_before);
     // The owner of the fork has no right to shared catalogs: the server passes over them.
     run(&mut client, "ALTER DATABASE f OWNER TO guest");
     run(&mut cluster.client_as("guest", "f"), "REINDEX DATABASE f");
-    assert_eq!(get(&mut client, node), before);
+    assert_eq!(get(&mut client, node), shared_before);
     cluster.amcheck("f");
-}
-
-#[test]
-fn no_checkpoint_for_a_fork() {
-    let (_cluster, mut client) = setup("");
-    attach(&mut client, "f");
-    refused(&mut client, "CHECKPOINT");
-    detach(&mut client);
-    run(&mut client, "CHECKPOINT");
 }
 
 #[test]

@@ -261,7 +261,7 @@ pub const LIBRARIES: &[Library] = &[
     own("address_standardizer"), own("age"), own("h3"), own("h3_postgis"), own("hll"), own("hypopg"),
     own("ip4r"), own("libpgrouting"), own("ltree_plperl"), own("orioledb"), own("periods"), own("pg_dirtyread"),
     own("pg_hint_plan"), own("pg_ivm"), own("pg_partman_bgw"), own("pg_repack"), own("pg_similarity"), own("pgaudit"),
-    own("pgl_ddl_deploy"), own("pgq_lowlevel"), own("pgq_triggers"), own("plr"), own("plv8"), own("pointcloud"),
+    own("pgl_ddl_deploy"), own("pgq_lowlevel"), own("pgq_triggers"), own("plr"), own("plv8"), own("pointcloud"), own("powa"),
     own("postgis"), own("postgis_raster"), own("postgis_sfcgal"), own("postgis_topology"), own("prefix"),
     own("q3c"), own("rdkit"), own("rum"), own("semver"), own("temporal_tables"), own("vchord"), own("vector"),
     own("wal2json"), own("set_user"),
@@ -269,13 +269,14 @@ pub const LIBRARIES: &[Library] = &[
     // Jobs, queues and processes of the server.
     refused("pg_background", NONE), refused("pg_cron", &["cron_job_cache_invalidate"]),
     refused("pg_squeeze", NONE), refused("pg_task", NONE), refused("plugin_debugger", NONE),
+    refused("prioritize", NONE),
     // Replication, other servers. Event triggers may run.
     each("pglogical", &[
         "pglogical_max_proto_version", "pglogical_min_proto_version", "pglogical_queue_truncate",
         "pglogical_version", "pglogical_version_num", "pglogical_xact_commit_timestamp_origin",
     ], NONE),
     each("pglogical_output", NONE, NONE),
-    refused("pgpool-recovery", NONE), refused("pgpool_adm", NONE),
+    refused("pgpool-recovery", NONE), refused("pgpool_adm", NONE), refused("repmgr", NONE),
     refused("plproxy", &["plproxy_fdw_validator", "plproxy_validator"]),
     but("oracle_fdw", &["oracle_execute"]),
     // Programs, files, the network.
@@ -290,8 +291,8 @@ pub const LIBRARIES: &[Library] = &[
         "utl_file_put_line", "utl_file_putf", "utl_file_tmpdir",
         // Pipes and alerts are those of all databases.
         "dbms_alert_defered_signal", "dbms_alert_register", "dbms_alert_remove", "dbms_alert_removeall",
-        "dbms_alert_signal", "dbms_alert_waitany", "dbms_alert_waitany_maxwait", "dbms_alert_waitone",
-        "dbms_alert_waitone_maxwait", "dbms_pipe_create_pipe", "dbms_pipe_create_pipe_1",
+        "dbms_alert_signal", "dbms_alert_waitany", "dbms_alert_waitone",
+        "dbms_pipe_create_pipe", "dbms_pipe_create_pipe_1",
         "dbms_pipe_create_pipe_2", "dbms_pipe_purge", "dbms_pipe_receive_message",
         "dbms_pipe_remove_pipe", "dbms_pipe_send_message",
     ]),
@@ -300,6 +301,10 @@ pub const LIBRARIES: &[Library] = &[
     but("pg_stat_kcache", &["pg_stat_kcache_reset"]),
     but("pg_stat_monitor", &["pg_stat_monitor_reset"]),
     but("pg_wait_sampling", &["pg_wait_sampling_reset_profile"]),
-    but("plprofiler", &["pl_profiler_reset_shared"]),
-    but("powa", &["powa_reset"]),
+    but("plpgsql_check", &["plpgsql_profiler_reset_all"]),
+    // Which sessions are watched, too.
+    but("plprofiler", &[
+        "pl_profiler_reset_shared", "pl_profiler_set_collect_interval", "pl_profiler_set_enabled_global",
+        "pl_profiler_set_enabled_pid",
+    ]),
 ];
