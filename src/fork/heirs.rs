@@ -12,9 +12,11 @@ use crate::fork::catalog::Source;
 use crate::fork::rows;
 use crate::pg::text;
 use crate::pg::tuple::Catalog;
+use crate::reader::relation::Catalogs;
 use crate::shmem::registry::{self, ForkState};
 use pgrx::pg_sys::{self, AclMode, Datum, Oid};
 use pgrx::prelude::*;
+use std::ffi::{c_char, CStr};
 
 /// pg_namespace, and its index on oid.
 const SCHEMAS: u32 = 2615;
@@ -25,13 +27,14 @@ pub const SETTLED: u32 = 1;
 
 const OWED: &str = "fork; owed to roles";
 const GIVEN: &str = "fork; given to roles";
+const SCHEMAS_OF: &str = " on schemas";
 
 /// What a fork's label says. The roles are those of databases' owners.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Note {
     Nothing,
     Owed(Vec<u32>),
-    Given(Vec<u32>),
+    Given { roles: Vec<u32>, schemas: Vec<u32> },
 }
 
 impl Note {
@@ -44,27 +47,34 @@ impl Note {
 
     /// Of a label that fork_create or [`enter`] wrote; nobody else can.
     pub fn parse(label: &str) -> Self {
-        let roles = |rest: &str| {
-            rest.split_whitespace()
-                .filter_map(|n| n.parse().ok())
-                .collect()
+        let list = |text: &str| {
+            let numbers = text.split_whitespace();
+            numbers.filter_map(|n| n.parse().ok()).collect::<Vec<_>>()
         };
-        match (label.strip_prefix(OWED), label.strip_prefix(GIVEN)) {
-            (Some(rest), _) => Note::Owed(roles(rest)),
-            (_, Some(rest)) => Note::Given(roles(rest)),
-            _ => Note::Nothing,
+        if let Some(roles) = label.strip_prefix(OWED) {
+            return Note::Owed(list(roles));
+        }
+        let given = label.strip_prefix(GIVEN);
+        match given.and_then(|given| given.split_once(SCHEMAS_OF)) {
+            Some((roles, schemas)) => Note::Given {
+                roles: list(roles),
+                schemas: list(schemas),
+            },
+            None => Note::Nothing,
         }
     }
 
     pub fn label(&self) -> String {
-        let list = |what: &str, roles: &[u32]| {
-            let numbers = roles.iter().map(|role| format!(" {role}"));
-            format!("{what}{}", numbers.collect::<String>())
+        let list = |numbers: &[u32]| {
+            let numbers = numbers.iter().map(|number| format!(" {number}"));
+            numbers.collect::<String>()
         };
         match self {
             Note::Nothing => "fork".into(),
-            Note::Owed(roles) => list(OWED, roles),
-            Note::Given(roles) => list(GIVEN, roles),
+            Note::Owed(roles) => format!("{OWED}{}", list(roles)),
+            Note::Given { roles, schemas } => {
+                format!("{GIVEN}{}{SCHEMAS_OF}{}", list(roles), list(schemas))
+            }
         }
     }
 }
@@ -130,11 +140,12 @@ unsafe fn members(acl: *const pg_sys::Acl) -> (i32, *mut Oid) {
 }
 
 /// Gives the roles what the owner has in each schema of `pg_database_owner`. In the fork; no hook and no event
-/// trigger is asked, for it is no statement of anyone's.
-fn give(heirs: &[u32]) {
+/// trigger is asked, for it is no statement of anyone's. Returns the schemas.
+fn give(heirs: &[u32]) -> Vec<u32> {
     let owner = Oid::from(pg_sys::ROLE_PG_DATABASE_OWNER);
     let rights = AclMode::from(pg_sys::ACL_USAGE | pg_sys::ACL_CREATE);
     let schemas = Catalog::open(SCHEMAS);
+    let mut given = Vec::new();
     schemas.all(SCHEMAS_BY_OID, |row| {
         // SAFETY: a row of pg_namespace; what is allocated lives as long as the transaction.
         unsafe {
@@ -165,8 +176,10 @@ fn give(heirs: &[u32]) {
             let (new_count, new) = members(after);
             let (class, schema) = (SCHEMAS.into(), form.oid);
             pg_sys::updateAclDependencies(class, schema, 0, owner, old_count, old, new_count, new);
+            given.push(form.oid.to_u32());
         }
     });
+    given
 }
 
 /// So that of the first sessions in a fork one gives, and the others find it done. Until the transaction's end.
@@ -196,8 +209,9 @@ fn settle(fork: u32) {
                 let none = Datum::from(0usize);
                 pg_sys::SearchSysCacheExists(cache, Oid::from(*role).into(), none, none, none)
             });
-            give(&heirs);
-            rows::set_note(fork, &Note::Given(heirs));
+            let schemas = give(&heirs);
+            let roles = heirs;
+            rows::set_note(fork, &Note::Given { roles, schemas });
         }
     }
 }
@@ -265,33 +279,49 @@ fn fork_name(fork: u32) -> String {
     registry::fork(fork).map_or(String::new(), |fork| fork.name())
 }
 
-/// The roles that were given rights in the fork, as `regrole` shows them. In a transaction.
+/// The rights that were given in the fork, by the names that fork_diff_schema has for them. In a transaction.
 pub fn given(fork: u32) -> Vec<String> {
-    let Note::Given(heirs) = rows::note(fork) else {
+    let Note::Given { roles, schemas } = rows::note(fork) else {
         return Vec::new();
     };
-    let names = heirs.into_iter().filter_map(|role| {
-        // SAFETY: palloc'd, or null.
-        unsafe {
-            let name = pg_sys::GetUserNameFromId(role.into(), true);
-            let quoted = (!name.is_null()).then(|| pg_sys::quote_identifier(name))?;
-            Some(text::server(std::ffi::CStr::from_ptr(quoted).to_bytes()))
-        }
+    let catalogs = Catalogs::open(fork);
+    let mut names = Vec::new();
+    for schema in schemas {
+        catalogs.each(SCHEMAS, SCHEMAS_BY_OID, schema, |row| {
+            // SAFETY: a row of pg_namespace.
+            let form = unsafe { row.fixed::<pg_sys::FormData_pg_namespace>() };
+            if form.oid.to_u32() == schema {
+                // SAFETY: a name that outlives the call.
+                names.push(unsafe { quoted(form.nspname.data.as_ptr()) });
+            }
+        });
+    }
+    // SAFETY: palloc'd, or null.
+    let roles = roles.into_iter().filter_map(|role| unsafe {
+        let name = pg_sys::GetUserNameFromId(role.into(), true);
+        (!name.is_null()).then(|| quoted(name))
     });
-    names.collect()
+    let rights = |role: String| {
+        let on = |schema| format!("rights of {role} on schema {schema}");
+        names.iter().map(on).collect::<Vec<_>>()
+    };
+    roles.flat_map(rights).collect()
+}
+
+/// A name, in double quotes where it needs them.
+///
+/// # Safety
+/// A C string.
+unsafe fn quoted(name: *const c_char) -> String {
+    // SAFETY: by the caller's promise; the result is that string or palloc'd.
+    unsafe { text::server(CStr::from_ptr(pg_sys::quote_identifier(name)).to_bytes()) }
 }
 
 /// Whether a row of fork_diff_schema is what pg_fork itself has done to the fork.
 pub fn is_gift(given: &[String], object: &str, [before, after]: &[Option<String>; 2]) -> bool {
-    let to_heir = || {
-        let rest = object.strip_prefix("rights of ")?;
-        let (role, _) = rest.rsplit_once(" on schema ")?;
-        given.iter().any(|heir| heir == role).then_some(())
-    };
     let all = ["GRANT CREATE, USAGE", "GRANT CREATE", "GRANT USAGE"];
-    before.is_none()
-        && after.as_deref().is_some_and(|after| all.contains(&after))
-        && to_heir().is_some()
+    let granted = after.as_deref().is_some_and(|after| all.contains(&after));
+    before.is_none() && granted && given.iter().any(|right| right == object)
 }
 
 #[cfg(test)]
@@ -300,12 +330,16 @@ mod tests {
 
     #[test]
     fn a_note_is_read_as_it_was_written() {
+        let given = |roles: &[u32], schemas: &[u32]| Note::Given {
+            roles: roles.to_vec(),
+            schemas: schemas.to_vec(),
+        };
         for note in [
             Note::Nothing,
             Note::Owed(vec![16401]),
             Note::Owed(vec![1, 4_294_967_295]),
-            Note::Given(vec![]),
-            Note::Given(vec![16401, 16402]),
+            given(&[], &[]),
+            given(&[16401, 16402], &[2200]),
         ] {
             assert_eq!(Note::parse(&note.label()), note);
         }

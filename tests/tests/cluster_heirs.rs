@@ -122,12 +122,21 @@ fn an_application_migrates_in_an_administrators_fork() {
     cluster.sql("postgres", "ALTER DATABASE six OWNER TO dev");
     cluster.sql("six", "ALTER DATABASE six OWNER TO postgres");
     // What pg_fork gave is no change of the fork's; what others give is.
-    cluster.sql("one", "GRANT USAGE ON SCHEMA public TO dev");
-    let changes = "SELECT object FROM fork_diff_schema('one') WHERE object LIKE 'rights%'";
+    cluster.sql(
+        "one",
+        "GRANT USAGE ON SCHEMA public TO dev; CREATE SCHEMA fresh; GRANT ALL ON SCHEMA fresh TO app",
+    );
+    let changes =
+        "SELECT object FROM fork_diff_schema('one') WHERE object LIKE 'rights%' ORDER BY 1";
     assert_eq!(
         cluster.sql("shop", changes),
-        "rights of dev on schema public"
+        "rights of app on schema fresh\nrights of dev on schema public"
     );
+    // More than that, too.
+    cluster.sql("one", "GRANT ALL ON SCHEMA public TO app WITH GRANT OPTION");
+    assert!(cluster
+        .sql("shop", changes)
+        .contains("app on schema public"));
     // It can be taken away with the role, as any rights.
     let error = cluster.error("postgres", "DROP ROLE app");
     assert!(error.contains("privileges for database one"), "{error}");
