@@ -7,9 +7,9 @@
 use super::build::{self, Made, Place};
 use super::columns::Shown;
 use super::label::{self, Label};
-use super::members;
 use super::names::Names;
 use super::tables::Partitions;
+use super::{change, members};
 use crate::pg::catalogs::{self, Depend, Rewrite};
 use crate::pg::text;
 use crate::pg::tuple::Catalog;
@@ -286,16 +286,20 @@ pub fn forget() {
 /// Before a statement reads a mounted view: its owner must be allowed to read the partitioned table now, whatever
 /// he may read of the partitions; these must be the same.
 ///
-/// Raises 42501, 42P01 if the table is gone, 42804 if partitions came or went, and what [`reader::hold`] raises.
-pub fn check(view: Oid) {
-    if CHECKED.with_borrow(|checked| checked.contains(&view)) {
+/// Raises 25006 if rows are to be written or locked, 42501, 42P01 if the table is gone, 42804 if partitions came or went, and what [`reader::hold`] raises.
+pub fn check(view: Oid, writes: bool) {
+    if !writes && CHECKED.with_borrow(|checked| checked.contains(&view)) {
         return;
     }
     let Some(label) = label::of(view.to_u32()) else {
         return;
     };
-    // SAFETY: a look-up in the catalog cache.
+    // SAFETY: a view that the statement has locked.
     let (owner, columns) = unsafe { told(view) };
+    if writes {
+        // SAFETY: the view exists; a palloc'd string.
+        change::read_only_named(&unsafe { text::server_string(pg_sys::get_rel_name(view)) });
+    }
     let place = reader::hold(label.db, label.at);
     rights::may_look_into(label.db, owner);
     let there = Catalogs::open(place);

@@ -125,7 +125,8 @@ pub unsafe fn before_execution(query: *mut pg_sys::QueryDesc) {
                 && (**entry).relkind as u8 == pg_sys::RELKIND_VIEW
         });
         for entry in views {
-            super::view::check((*entry).relid);
+            let writes = (*entry).requiredPerms & !pg_sys::ACL_SELECT != 0;
+            super::view::check((*entry).relid, writes);
         }
         refuse_writes(statement, &|n| {
             tables.get_ptr(n as usize - 1).and_then(mounted_entry)
