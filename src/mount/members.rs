@@ -65,8 +65,11 @@ fn mounted() -> Vec<Oid> {
     };
     let mut found = Vec::new();
     let on = [
-        (4, pg_sys::ExtensionRelationId.to_u32()),
-        (5, extension.to_u32()),
+        (
+            catalogs::DEPEND_ON_CLASS,
+            pg_sys::ExtensionRelationId.to_u32(),
+        ),
+        (catalogs::DEPEND_ON_OBJECT, extension.to_u32()),
     ];
     Catalog::read(catalogs::DEPEND).find(catalogs::DEPEND_BY_REFERENCE, &on, |row| {
         // SAFETY: pg_depend.
@@ -110,8 +113,11 @@ fn let_go_of_relations(mut relations: HashSet<Oid>) {
 fn views_of(relation: Oid) -> Vec<Oid> {
     let mut rules = Vec::new();
     let on = [
-        (4, pg_sys::RelationRelationId.to_u32()),
-        (5, relation.to_u32()),
+        (
+            catalogs::DEPEND_ON_CLASS,
+            pg_sys::RelationRelationId.to_u32(),
+        ),
+        (catalogs::DEPEND_ON_OBJECT, relation.to_u32()),
     ];
     Catalog::read(catalogs::DEPEND).find(catalogs::DEPEND_BY_REFERENCE, &on, |row| {
         // SAFETY: pg_depend.
@@ -176,8 +182,8 @@ fn let_go_of_owned(role: Oid) {
 /// find again. DROP EXTENSION could not describe them.
 fn let_go_of_nothing() {
     let none = [
-        (1, pg_sys::RelationRelationId.to_u32()),
-        (2, pg_sys::InvalidOid.to_u32()),
+        (catalogs::DEPEND_CLASS, pg_sys::RelationRelationId.to_u32()),
+        (catalogs::DEPEND_OBJECT, pg_sys::InvalidOid.to_u32()),
     ];
     let depend = Catalog::open(catalogs::DEPEND);
     depend.find(catalogs::DEPEND_BY_DEPENDER, &none, |row| {
@@ -222,6 +228,10 @@ pub fn not_mounted() -> Option<Vec<Oid>> {
 pub unsafe fn before_drop(node: *mut pg_sys::Node) {
     // SAFETY: by the caller's promise, cast to what the tag says.
     unsafe {
+        // Refused in a moment.
+        if pg_sys::XactReadOnly {
+            return;
+        }
         match (*node).type_ {
             pg_sys::NodeTag::T_DropStmt if extension().is_some() => before_drop_of(&*node.cast()),
             pg_sys::NodeTag::T_DropOwnedStmt if extension().is_some() => {

@@ -10,6 +10,7 @@ mod lazy;
 pub mod members;
 mod names;
 mod opened;
+mod query;
 mod scan;
 mod slot;
 mod tables;

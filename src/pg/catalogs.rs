@@ -6,6 +6,11 @@ use pgrx::pg_sys::Oid;
 pub const DEPEND: u32 = 2608;
 pub const DEPEND_BY_DEPENDER: u32 = 2673;
 pub const DEPEND_BY_REFERENCE: u32 = 2674;
+/// Its columns classid, objid, refclassid and refobjid.
+pub const DEPEND_CLASS: i16 = 1;
+pub const DEPEND_OBJECT: i16 = 2;
+pub const DEPEND_ON_CLASS: i16 = 4;
+pub const DEPEND_ON_OBJECT: i16 = 5;
 
 /// `FormData_pg_depend` (pg_depend.h).
 #[derive(Clone, Copy)]
@@ -25,6 +30,8 @@ pub const REWRITE: u32 = 2618;
 pub const REWRITE_BY_OID: u32 = 2692;
 /// Its index on ev_class and rulename.
 pub const REWRITE_BY_RELATION: u32 = 2693;
+/// Its column ev_class.
+pub const REWRITE_RELATION: i16 = 3;
 
 /// The beginning of `FormData_pg_rewrite` (pg_rewrite.h).
 #[derive(Clone, Copy)]
