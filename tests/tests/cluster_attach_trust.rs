@@ -353,14 +353,14 @@ fn nobody_but_a_superuser_says_how_long_prod_may_be_stopped() {
             get(&mut user, "SELECT count(*) FROM users");
             let took = asked.elapsed().as_secs_f64();
             longest = longest.max(took);
-            still += took * f64::from(u8::from(took > 0.004));
+            still += took * f64::from(u8::from(took > 0.01));
         }
         let part = still / began.elapsed().as_secs_f64();
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         (longest, part)
     });
     signal("-CONT");
-    assert!(longest < 0.5, "one waited for {longest} s");
+    assert!(longest < 1.0, "one waited for {longest} s");
     assert!(
         still < 0.6,
         "the source stood still for {still} of the time"
