@@ -69,7 +69,7 @@ pub fn in_force() -> bool {
 /// query, in all databases.
 #[inline]
 pub fn may_be_in_force() -> bool {
-    shmem::any_live() && KNOWN.get() != (process::my_database(), false)
+    shmem::any_live() && ISOLATION.get() && KNOWN.get() != (process::my_database(), false)
 }
 
 /// Whether this session is in a fork. A database that someone works in does not change its kind.

@@ -58,7 +58,8 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut c_
 }
 
 fn at_first() {
-    if !is_fork(process::my_database()) {
+    let here = process::my_database();
+    if here == 0 || !is_fork(here) {
         return;
     }
     if let Some(worker) = process::foreign_worker(&OURS) {
