@@ -58,7 +58,11 @@ pub unsafe fn shown_of(name: *mut pg_sys::RangeVar) -> Option<pg_sys::Oid> {
 }
 
 unsafe fn named(name: *mut pg_sys::RangeVar) -> Option<pg_sys::Oid> {
-    if name.is_null() {
+    // SAFETY: by the caller's promise. What is called temporary is none of ours, and the look-up would raise an
+    // error of its own for one in a schema.
+    let ours =
+        !name.is_null() && unsafe { (*name).relpersistence } as u8 != pg_sys::RELPERSISTENCE_TEMP;
+    if !ours {
         return None;
     }
     // SAFETY: by the caller's promise.

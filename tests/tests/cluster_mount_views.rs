@@ -279,3 +279,13 @@ fn a_thousand_partitions() {
     );
     cluster.sql("prod", "SELECT fork_unmount('f')");
 }
+
+/// The server's own error for a statement that means no mounted view.
+#[test]
+fn a_temporary_view_in_a_schema_is_told_by_the_server() {
+    let cluster = Cluster::new("");
+    let sql = "CREATE SCHEMA s CREATE TEMP VIEW v AS SELECT 1";
+    let error = cluster.expect_error("postgres", sql, "42P16");
+    assert!(error.contains("non-temporary schema"), "{error}");
+    cluster.sql("postgres", "CREATE TEMP VIEW v AS SELECT 1");
+}
