@@ -179,12 +179,17 @@ fn let_go_of_owned(role: Oid) {
 }
 
 /// The extension's members that are no objects: rows that an older version wrote for names that it did not
-/// find again. DROP EXTENSION could not describe them.
+/// find again. What drops the extension could not describe them.
 fn let_go_of_nothing() {
     let none = [
         (catalogs::DEPEND_CLASS, pg_sys::RelationRelationId.to_u32()),
         (catalogs::DEPEND_OBJECT, pg_sys::InvalidOid.to_u32()),
     ];
+    let mut any = false;
+    Catalog::read(catalogs::DEPEND).find(catalogs::DEPEND_BY_DEPENDER, &none, |_| any = true);
+    if !any {
+        return;
+    }
     let depend = Catalog::open(catalogs::DEPEND);
     depend.find(catalogs::DEPEND_BY_DEPENDER, &none, |row| {
         depend.remove(row)
@@ -235,6 +240,7 @@ pub unsafe fn before_drop(node: *mut pg_sys::Node) {
         match (*node).type_ {
             pg_sys::NodeTag::T_DropStmt if extension().is_some() => before_drop_of(&*node.cast()),
             pg_sys::NodeTag::T_DropOwnedStmt if extension().is_some() => {
+                let_go_of_nothing();
                 let roles = (*node.cast::<pg_sys::DropOwnedStmt>()).roles;
                 for role in pgrx::PgList::<pg_sys::RoleSpec>::from_pg(roles).iter_ptr() {
                     let_go_of_owned(pg_sys::get_rolespec_oid(role, false));
@@ -248,6 +254,10 @@ pub unsafe fn before_drop(node: *mut pg_sys::Node) {
 unsafe fn before_drop_of(statement: &pg_sys::DropStmt) {
     use pg_sys::ObjectType::*;
     let mut relations = HashSet::new();
+    if matches!(statement.removeType, OBJECT_EXTENSION | OBJECT_SCHEMA) {
+        // A schema takes the extension along that was made in it.
+        let_go_of_nothing();
+    }
     // SAFETY: a parse node: lists of names, or names.
     unsafe {
         let objects = pgrx::PgList::<pg_sys::Node>::from_pg(statement.objects);
@@ -263,13 +273,6 @@ unsafe fn before_drop_of(statement: &pg_sys::DropStmt) {
                     // Tables may have been moved to any.
                     if oid != pg_sys::InvalidOid {
                         let_go_of_schema(oid);
-                    }
-                }
-                OBJECT_EXTENSION => {
-                    let oid = pg_sys::get_extension_oid(name(), true);
-                    let owns = || pg_sys::pg_extension_ownercheck(oid, pg_sys::GetUserId());
-                    if Some(oid) == extension() && owns() {
-                        let_go_of_nothing();
                     }
                 }
                 _ => {}

@@ -144,16 +144,14 @@ fn members_that_are_nothing() {
     let cluster = Cluster::new("autovacuum = off");
     cluster.sql("postgres", "CREATE DATABASE prod");
     cluster.sql("prod", "CREATE EXTENSION pg_fork");
-    cluster.sql(
-        "prod",
-        "INSERT INTO pg_depend SELECT 'pg_class'::regclass, 0, 0, 'pg_extension'::regclass, oid, 0, 'e' FROM pg_extension WHERE extname = 'pg_fork'; \
-         INSERT INTO pg_seclabel VALUES (0, 'pg_class'::regclass, 0, 'pg_fork', '1 now 1')",
-    );
-    cluster.sql(
-        "prod",
-        "DROP EXTENSION pg_fork; CREATE EXTENSION pg_fork; DROP EXTENSION pg_fork",
-    );
-    assert_eq!(cluster.sql("prod", "SELECT (SELECT count(*) FROM pg_depend WHERE objid = 0), (SELECT count(*) FROM pg_seclabel)"), "0|0");
+    let nothing = "INSERT INTO pg_depend SELECT 'pg_class'::regclass, 0, 0, 'pg_extension'::regclass, oid, 0, 'e' FROM pg_extension WHERE extname = 'pg_fork'; \
+         INSERT INTO pg_seclabel VALUES (0, 'pg_class'::regclass, 0, 'pg_fork', '1 now 1')";
+    let left = "SELECT (SELECT count(*) FROM pg_depend WHERE objid = 0), (SELECT count(*) FROM pg_seclabel), (SELECT count(*) FROM pg_extension WHERE extname = 'pg_fork')";
+    cluster.sql("prod", &format!("{nothing}; DROP EXTENSION pg_fork"));
+    assert_eq!(cluster.sql("prod", left), "0|0|0");
+    cluster.sql("prod", &format!("CREATE SCHEMA own; CREATE EXTENSION pg_fork SCHEMA own; {nothing}; DROP SCHEMA own CASCADE"));
+    assert_eq!(cluster.sql("prod", left), "0|0|0");
+    cluster.sql("prod", "CREATE EXTENSION pg_fork; DROP EXTENSION pg_fork");
 }
 
 /// What CREATE SCHEMA refuses, and what the function itself does.
