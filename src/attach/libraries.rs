@@ -3,7 +3,7 @@
 
 use crate::attach::{postgis, refuse};
 use crate::reader::relation::Catalogs;
-use pgrx::pg_sys::{self, Datum};
+use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::ffi::{CStr, CString};
 use std::path::Path;
@@ -30,74 +30,82 @@ const STAY: [(&str, &[&CStr]); 16] = [
     ("age", &[c"age"]),
 ];
 
-/// pg_extension and pg_language; the second column of either is the name.
+/// Each looks up once in a session the number of a type that this extension has. They can follow to where the
+/// extension is the same one, so to a fork in which nobody made it anew.
+const REMEMBER: [(&str, &CStr); 4] = [
+    ("ogr_fdw", c"postgis"),
+    ("oracle_fdw", c"postgis"),
+    ("pointcloud", c"pointcloud"),
+    ("libMobilityDB", c"mobilitydb"),
+];
+
+/// pg_extension and pg_language; of both the first columns are the number and the name.
 const EXTENSIONS: u32 = 3079;
 const LANGUAGES: u32 = 2612;
+const NUMBER: i32 = 1;
 const NAME: i32 = 2;
 
 /// Raises 0A000 if the process has a library that cannot follow to the database `to`. In a transaction.
 pub fn refuse_those_that_stay(to: u32) {
-    let loaded = loaded();
-    let suspects: Vec<_> = loaded
-        .iter()
-        .filter_map(|name| Some((name, used_by(name)?)))
-        .collect();
     // It costs a look into the other database: only where there is a reason.
-    if !suspects.is_empty() {
-        let there = names_in(to);
-        for (library, names) in suspects {
-            let here = names.iter().any(|name| is_here(name));
-            if here
-                || names
-                    .iter()
-                    .any(|name| there.iter().any(|it| it.as_c_str() == *name))
-            {
-                refuse(
-                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                    format!(
-                        "cannot leave the database: the library \"{library}\" keeps state of it"
-                    ),
-                    "Connect to the fork by its name, in a session of its own.",
-                );
-            }
+    let mut there = None;
+    let mut number_there = |name: &CStr| {
+        let known = there.get_or_insert_with(|| numbers_in(to));
+        let found = known.iter().find(|(it, _)| it.as_c_str() == name);
+        found.map(|(_, number)| *number)
+    };
+    for library in loaded() {
+        let stays = STAY.iter().find(|(name, _)| is(&library, name));
+        let used = stays.is_some_and(|(_, names)| {
+            let mut names = names.iter();
+            names.any(|name| number_here(name).is_some() || number_there(name).is_some())
+        });
+        let remembers = REMEMBER.iter().find(|(name, _)| is(&library, name));
+        let other = remembers.is_some_and(|(_, name)| number_here(name) != number_there(name));
+        if used || other {
+            refuse(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!("cannot leave the database: the library \"{library}\" keeps state of it"),
+                "Connect to the fork by its name, in a session of its own.",
+            );
         }
     }
     postgis::check();
 }
 
-/// By what a library is used, if it is one of those: `NAME`, or `NAME-VERSION`.
-fn used_by(library: &str) -> Option<&'static [&'static CStr]> {
-    let is = |stays: &str| {
-        library
-            .strip_prefix(stays)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-    };
-    STAY.into_iter()
-        .find_map(|(stays, names)| is(stays).then_some(names))
+/// Whether a library is that one: `NAME`, or `NAME-VERSION`.
+pub fn is(library: &str, name: &str) -> bool {
+    let rest = library.strip_prefix(name);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
-/// Whether this database has an extension or a language of that name.
-fn is_here(name: &CStr) -> bool {
+/// The number of the extension or language of that name in this database.
+fn number_here(name: &CStr) -> Option<u32> {
     // SAFETY: look-ups.
     unsafe {
-        let cache = pg_sys::SysCacheIdentifier::LANGNAME as i32;
-        let none = Datum::from(0usize);
-        pg_sys::get_extension_oid(name.as_ptr(), true) != pg_sys::InvalidOid
-            || pg_sys::SearchSysCacheExists(cache, Datum::from(name.as_ptr()), none, none, none)
+        let extension = pg_sys::get_extension_oid(name.as_ptr(), true).to_u32();
+        let language = || pg_sys::get_language_oid(name.as_ptr(), true).to_u32();
+        let found = if extension != 0 {
+            extension
+        } else {
+            language()
+        };
+        (found != 0).then_some(found)
     }
 }
 
-/// The extensions and languages of another database.
-fn names_in(database: u32) -> Vec<CString> {
+/// The extensions, then the languages, of another database, with their numbers.
+fn numbers_in(database: u32) -> Vec<(CString, u32)> {
     let catalogs = Catalogs::open(database);
     let mut found = Vec::new();
     for catalog in [EXTENSIONS, LANGUAGES] {
         catalogs.all(catalog, |row| {
             // SAFETY: a column of type name.
-            found.extend(
-                row.column(NAME)
-                    .map(|name| unsafe { CStr::from_ptr(name.cast_mut_ptr()).to_owned() }),
-            );
+            let name = row
+                .column(NAME)
+                .map(|name| unsafe { CStr::from_ptr(name.cast_mut_ptr()).to_owned() });
+            let number = row.column(NUMBER).map(|number| number.value() as u32);
+            found.extend(name.zip(number));
         });
     }
     found

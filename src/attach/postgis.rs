@@ -35,10 +35,7 @@ thread_local! {
 fn library() -> Option<Library> {
     let mut found = None;
     libraries::each_loaded(|name, info| {
-        if name
-            .strip_prefix("postgis")
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-        {
+        if libraries::is(name, "postgis") {
             found = Some(segments(info));
         }
     });

@@ -1,7 +1,7 @@
 //! Attaching, and libraries that remember which database they are in.
 
 use pg_fork_tests::attach::{attach, detach, get, refused};
-use pg_fork_tests::Cluster;
+use pg_fork_tests::{pg_config, Cluster};
 use postgres::Client;
 
 fn run(client: &mut Client, sql: &str) {
@@ -99,6 +99,20 @@ fn postgis_looks_its_types_up_again() {
     detach(&mut session);
     assert_eq!(get(&mut session, kept), "0");
     assert_eq!(asked(&mut session), expected[0].1);
+    // Who remembers the number of its types may go where they are the same. A library by that name will do.
+    let folder = cluster.folder("libraries");
+    let library = format!("{folder}/ogr_fdw.so");
+    std::fs::copy(pg_config("--pkglibdir").join("tablefunc.so"), &library).expect("copied");
+    let mut reader = cluster.client("land");
+    run(&mut reader, &format!("LOAD '{library}'"));
+    attach(&mut reader, "land_f");
+    refused(&mut reader, "SELECT fork_attach('sea_f')", "0A000");
+    detach(&mut reader);
+    let mut reader = cluster.client("sea");
+    run(&mut reader, &format!("LOAD '{library}'"));
+    attach(&mut reader, "sea_f");
+    refused(&mut reader, "SELECT fork_attach('sea_g')", "0A000");
+    detach(&mut reader);
     // Raster and topology keep nothing.
     for extension in ["postgis_raster", "postgis_topology"] {
         if has(&cluster, extension) {
