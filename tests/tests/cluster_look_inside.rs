@@ -35,8 +35,9 @@ fn a_transaction_in_the_fork_is_told_what_it_did() {
             "BEGIN; LOCK TABLE item; ALTER TABLE item ADD price numeric(8, 2); DROP TABLE IF EXISTS gone;
              CREATE TABLE fresh (a int); INSERT INTO fresh SELECT generate_series(1, 1000); DELETE FROM item;
              CREATE TEMP TABLE pg_class (a int); CREATE TEMP TABLE passing (a int);
+             COMMENT ON TABLE passing IS 'x'; COMMENT ON COLUMN passing.a IS 'x';
              CREATE FUNCTION pg_temp.passing() RETURNS int LANGUAGE sql AS 'SELECT 1';
-             CREATE TYPE pg_temp.passing_type AS ENUM ('a'); SELECT 1",
+             CREATE TYPE pg_temp.passing_type AS ENUM ('a'); COMMENT ON FUNCTION pg_temp.passing() IS 'x'",
         )
         .expect("changed");
     let told = rows(&mut inside, DIFF);

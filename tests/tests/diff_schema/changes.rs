@@ -33,7 +33,11 @@ pub const SET_UP: &str = "
     CREATE CAST (pair AS int) WITH INOUT; CREATE COLLATION old_collation (LOCALE = 'C'); CREATE STATISTICS old_statistics ON k, v FROM parted;
     CREATE TYPE shelled; CREATE FUNCTION shelled_in(cstring) RETURNS shelled LANGUAGE internal IMMUTABLE STRICT AS 'textin';
     CREATE FUNCTION shelled_out(shelled) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout';
-    CREATE TYPE shelled (INPUT = shelled_in, OUTPUT = shelled_out);";
+    CREATE TYPE shelled (INPUT = shelled_in, OUTPUT = shelled_out);
+    CREATE TABLE refers (old int REFERENCES old); CREATE TABLE late (a int UNIQUE DEFERRABLE);
+    CREATE EXTENSION lo; CREATE SCHEMA own; CREATE TABLE own.rate (n int, v text); ALTER EXTENSION lo ADD TABLE own.rate;
+    CREATE FUNCTION own.twice(int) RETURNS int LANGUAGE sql AS 'SELECT $1 * 2'; ALTER EXTENSION lo ADD FUNCTION own.twice(int);
+    SELECT lo_create(700001); SELECT lo_create(700002);";
 
 /// A statement, and the objects whose rows it makes: created, dropped, altered.
 pub const CHANGES: &[(&str, &str)] = &[
@@ -338,7 +342,7 @@ pub const CHANGES: &[(&str, &str)] = &[
     ),
     (
         "ALTER FOREIGN DATA WRAPPER old_wrapper OPTIONS (ADD password 'x')",
-        "",
+        "~foreign-data wrapper old_wrapper",
     ),
     (
         "CREATE SERVER other FOREIGN DATA WRAPPER old_wrapper",
@@ -448,6 +452,93 @@ pub const CHANGES: &[(&str, &str)] = &[
         "REVOKE USAGE ON LANGUAGE sql FROM PUBLIC",
         "+rights of PUBLIC on language sql",
     ),
+    // What a definition that the server prints does not say.
+    (
+        "ALTER TABLE refers DISABLE TRIGGER ALL",
+        "~table constraint refers_old_fkey on public.refers",
+    ),
+    (
+        "ALTER TABLE old DISABLE TRIGGER ALL",
+        "~table constraint refers_old_fkey on public.refers, ~trigger old_trigger on public.old",
+    ),
+    (
+        "ALTER TABLE refers DISABLE TRIGGER ALL; ALTER TABLE refers ENABLE TRIGGER ALL",
+        "",
+    ),
+    (
+        "ALTER TABLE late DISABLE TRIGGER ALL",
+        "~table constraint late_a_key on public.late",
+    ),
+    ("REFRESH MATERIALIZED VIEW mv WITH NO DATA", "~materialized view public.mv"),
+    (
+        "ALTER MATERIALIZED VIEW mv ALTER n SET (n_distinct = 3)",
+        "+materialized view column public.mv.n",
+    ),
+    (
+        "CREATE UNIQUE INDEX u ON t (id); ALTER TABLE t REPLICA IDENTITY USING INDEX u; DROP INDEX u",
+        "~table public.t",
+    ),
+    // Objects of extensions, and users' objects on them.
+    (
+        "CREATE TRIGGER mine BEFORE INSERT ON own.rate FOR EACH ROW EXECUTE FUNCTION touch(); CREATE INDEX rate_n ON own.rate (n); CREATE STATISTICS rate_s ON n, v FROM own.rate",
+        "+trigger mine on own.rate, +index own.rate_n, +statistics object public.rate_s",
+    ),
+    (
+        "CREATE POLICY mine ON own.rate USING (n > 0); CREATE RULE mine AS ON DELETE TO own.rate DO INSTEAD NOTHING",
+        "+policy mine on own.rate, +rule mine on own.rate",
+    ),
+    (
+        "COMMENT ON TABLE own.rate IS 'x'; COMMENT ON COLUMN own.rate.n IS 'y'; GRANT SELECT ON own.rate TO someone",
+        "+comment on table own.rate, +comment on table column own.rate.n, +rights of someone on table own.rate",
+    ),
+    (
+        "ALTER TABLE own.rate ADD more int; ALTER TABLE own.rate ALTER n SET DEFAULT 3",
+        "+table column own.rate.more, ~table column own.rate.n",
+    ),
+    (
+        "CREATE OR REPLACE FUNCTION own.twice(int) RETURNS int LANGUAGE sql AS 'SELECT $1 * 3'",
+        "~function own.twice(integer)",
+    ),
+    (
+        "ALTER EXTENSION lo DROP FUNCTION own.twice(int)",
+        "~function own.twice(integer)",
+    ),
+    (
+        "DROP EXTENSION lo CASCADE",
+        "-extension lo, -comment on extension lo",
+    ),
+    // The server's own objects.
+    (
+        "ALTER FUNCTION pg_catalog.lower(text) COST 7",
+        "~function pg_catalog.lower(pg_catalog.text)",
+    ),
+    (
+        "COMMENT ON FUNCTION pg_catalog.lower(text) IS 'other'",
+        "~comment on function pg_catalog.lower(pg_catalog.text)",
+    ),
+    (
+        "ALTER TABLE information_schema.sql_parts ADD more int",
+        "+table column information_schema.sql_parts.more",
+    ),
+    // Large objects.
+    ("SELECT lo_create(700009)", "+large object 700009"),
+    ("SELECT lo_unlink(700001)", "-large object 700001"),
+    ("ALTER LARGE OBJECT 700001 OWNER TO someone", "~large object 700001"),
+    (
+        "GRANT SELECT ON LARGE OBJECT 700001 TO someone; COMMENT ON LARGE OBJECT 700001 IS 'x'",
+        "+rights of someone on large object 700001, +comment on large object 700001",
+    ),
+    ("SELECT lo_put(700001, 0, 'other')", ""),
+    // Told, and not shown.
+    (
+        "ALTER USER MAPPING FOR postgres SERVER old_server OPTIONS (ADD password 'x')",
+        "~user mapping postgres on server old_server",
+    ),
+    (
+        "ALTER SERVER old_server OPTIONS (ADD password 'x')",
+        "~server old_server",
+    ),
+    ("REINDEX SYSTEM f; VACUUM FULL pg_catalog.pg_proc; ANALYZE", ""),
     // What is no change of a definition.
     ("INSERT INTO t VALUES (1)", ""),
     ("UPDATE t SET name = name", ""),
