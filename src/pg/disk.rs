@@ -53,6 +53,20 @@ pub fn will_need(file: &File, offset: u64, len: u64) -> io::Result<()> {
     }
 }
 
+/// Asks for a part of a file to be written out, as fd.c's `pg_flush_data` does, which ends the server where that
+/// fails. A filesystem that cannot do it leaves it to the sync.
+pub fn write_back(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    // SAFETY: an open descriptor.
+    let failed = unsafe {
+        let flags = libc::SYNC_FILE_RANGE_WRITE;
+        libc::sync_file_range(file.as_raw_fd(), offset as i64, len as i64, flags) != 0
+    };
+    match io::Error::last_os_error() {
+        error if failed && error.raw_os_error() != Some(libc::ENOSYS) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Whether the page's header is sane, and its checksum right if there are checksums (bufpage.c).
 pub fn is_verified(page: &Page, block: u32) -> bool {
     // The function wants a page that is aligned as a buffer is.

@@ -8,6 +8,7 @@ pub mod handles;
 pub mod hints;
 pub mod host;
 pub mod ops;
+mod own;
 pub mod reads;
 pub mod settle;
 pub mod sizes;

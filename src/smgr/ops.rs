@@ -4,12 +4,13 @@
 //! |-----------|--------|------|--------------|-----------|
 //! | read, nblocks, exists | md | own or inherited | error | made-up pages |
 //! | write, extend | save the old, md | save, own files | nothing | nothing |
-//! | truncate | save the tail, md | save, own files | md | nothing |
+//! | truncate | save the tail, md | save, own files | nothing | nothing |
 //! | unlink | hand over, md | hand over, own files | md | nothing |
-//! | create | note, md | md | md | nothing |
+//! | create | note, md | own files | own files, not by replay | nothing |
 //!
 //! What fails on a fork's behalf while a source's operation runs makes the forks invalid and the
-//! operation go on (D14, I7).
+//! operation go on (D14, I7). So does what fails in a fork's own files where it is not the fork's own
+//! session that is told ([`super::own`]).
 #![allow(unsafe_code)] // passes smgr.c's arguments on to md.c
 
 pub use super::reads::{smgr_prefetch, smgr_read};
@@ -22,8 +23,9 @@ use crate::shmem::load::invalidate;
 use crate::shmem::stats::{self, Often};
 use crate::shmem::view::{self, Role};
 use crate::smgr::failure::{for_forks, fork_failed, invalid, look_failed};
-use crate::smgr::handles;
 use crate::smgr::host::{HandOver, Server};
+use crate::smgr::own::{self, Call};
+use crate::smgr::{handles, sync};
 use crate::stop_point;
 use pg_fork_core::engine::{self, EngineError};
 use pg_fork_core::topology::Node;
@@ -32,6 +34,7 @@ use pgrx::pg_sys::{self, BlockNumber, ForkNumber, RelFileNodeBackend, SMgrRelati
 use pgrx::prelude::*;
 use std::ffi::c_char;
 use std::fs::OpenOptions;
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::rc::Rc;
 
@@ -99,19 +102,10 @@ pub(super) fn state_of(db: u32, node: &Node, rel: RelFork, what: &str) -> MapSta
     }
 }
 
-/// Whether the relation's own first segment is there.
-pub(super) unsafe fn own_file(reln: SMgrRelation, fork: Fork) -> bool {
-    // SAFETY: smgr.c's own relation.
-    unsafe { (*reln).md_num_open_segs[fork as usize] > 0 || md::mdexists(reln, fork) }
-}
-
-/// Opens the relation's own first segment, and makes it first if it is not there.
-unsafe fn ensure_own_file(reln: SMgrRelation, fork: Fork) {
-    // SAFETY: as above. As a redo, because the file may be there.
-    unsafe {
-        if !own_file(reln, fork) {
-            md::mdcreate(reln, fork, true);
-        }
+/// What came of a change of a fork's own files: an error in its own session, else the fork's end.
+fn changed(db: u32, what: &str, done: Option<io::Result<()>>) {
+    if let Some(Err(error)) = done {
+        fork_failed(db, what, &EngineError::Host(error));
     }
 }
 
@@ -121,50 +115,76 @@ pub unsafe fn smgr_create(reln: SMgrRelation, fork: Fork, redo: bool) {
     unsafe {
         let (db, rel, role) = route(&(*reln).smgr_rnode, fork);
         match &role {
-            Role::Tombstone => return,
+            Role::Tombstone => {}
+            Role::Invalid(_) if redo => {}
+            Role::Invalid(_) => create_own(reln, db, rel, redo),
+            Role::Node(node) if node.origin.is_some() => {
+                create_in_fork(reln, db, node, rel, redo);
+            }
             Role::Node(node) => {
-                if let Some(node) = fork_node(&role) {
-                    match state_of(db, node, rel, "create a relation") {
-                        // Inherited: there already.
-                        MapState::Untouched { .. } if redo => return,
-                        MapState::Own { .. } if redo => return ensure_own_file(reln, fork),
-                        MapState::Untouched { .. } => {
-                            ereport!(
-                                ERROR,
-                                PgSqlErrorCode::ERRCODE_DUPLICATE_FILE,
-                                format!("relation file {} exists in the fork's source", rel.rel)
-                            );
-                        }
-                        _ => {}
-                    }
-                }
                 if !node.layers.is_empty() && !md::mdexists(reln, fork) {
                     note_before_extend(db, node, rel);
                 }
-                if let Some(node) = fork_node(&role) {
-                    if let Err(failure) = engine::before_own_write(&Server, db, node, rel) {
-                        fork_failed(db, "create a relation", &failure);
-                    }
+                if (*reln).md_num_open_segs[fork as usize] > 0 {
+                    md::mdclose(reln, fork);
                 }
+                md::mdcreate(reln, fork, redo);
+            }
+            Role::Plain => md::mdcreate(reln, fork, redo),
+        }
+    }
+}
+
+unsafe fn create_in_fork(reln: SMgrRelation, db: u32, node: &Node, rel: RelFork, redo: bool) {
+    const WHAT: &str = "create a relation";
+    // SAFETY: see smgr_create.
+    unsafe {
+        match state_of(db, node, rel, WHAT) {
+            // Inherited: there already.
+            MapState::Untouched { .. } if redo => return,
+            MapState::Own { .. } if redo => {
+                let made = own::guarded(db, Call::Changes, WHAT, || own::ensure(reln, db, rel));
+                return changed(db, WHAT, made);
+            }
+            MapState::Untouched { .. } => {
+                ereport!(
+                    ERROR,
+                    PgSqlErrorCode::ERRCODE_DUPLICATE_FILE,
+                    format!("relation file {} exists in the fork's source", rel.rel)
+                );
             }
             _ => {}
         }
-        if redo && fork == ForkNumber::INIT_FORKNUM && fork_node(&role).is_some() {
+        if !node.layers.is_empty() && !files::segment_path(db, rel, 0).exists() {
+            note_before_extend(db, node, rel);
+        }
+        if let Err(failure) = engine::before_own_write(&Server, db, node, rel) {
+            return fork_failed(db, WHAT, &failure);
+        }
+        if redo && Fork::from(rel.fork as i8) == ForkNumber::INIT_FORKNUM {
             clear_for_init(reln, db, rel);
         }
-        if (*reln).md_num_open_segs[fork as usize] > 0 {
-            md::mdclose(reln, fork);
+        create_own(reln, db, rel, redo);
+    }
+}
+
+/// Makes the file of a fork's new relation.
+unsafe fn create_own(reln: SMgrRelation, db: u32, rel: RelFork, redo: bool) {
+    // SAFETY: see smgr_create.
+    unsafe { md::mdclose(reln, Fork::from(rel.fork as i8)) };
+    let create = || {
+        if rel.spc != files::DEFAULT_TABLESPACE {
+            files::ensure_dir(db, rel.spc)?;
         }
-        if fork_node(&role).is_none() || rel.spc == files::DEFAULT_TABLESPACE {
-            md::mdcreate(reln, fork, redo);
-            return;
-        }
-        tablespace::with_link_kept(|| {
-            if let Err(error) = files::ensure_dir(db, rel.spc) {
-                fork_failed(db, "create a directory", &EngineError::Host(error));
-            }
-            md::mdcreate(reln, fork, redo);
-        });
+        own::create(db, rel, redo)
+    };
+    // While the server recovers nobody drops a tablespace but replay itself.
+    let made = match rel.spc == files::DEFAULT_TABLESPACE || process::in_recovery() {
+        true => create(),
+        false => tablespace::with_link_kept(create),
+    };
+    if let Err(error) = made {
+        fork_failed(db, "create a relation", &EngineError::Host(error));
     }
 }
 
@@ -174,15 +194,11 @@ pub unsafe fn smgr_create(reln: SMgrRelation, fork: Fork, redo: bool) {
 /// copy_file create a new file. A stock server does not start then; a fork must not do that to it.
 unsafe fn clear_for_init(reln: SMgrRelation, db: u32, rel: RelFork) {
     let main = RelFork { fork: 0, ..rel };
-    // SAFETY: see smgr_create.
-    unsafe {
-        if md::mdexists(reln, ForkNumber::INIT_FORKNUM) {
-            return;
-        }
-        if (*reln).md_num_open_segs[0] > 0 {
-            md::mdclose(reln, ForkNumber::MAIN_FORKNUM);
-        }
+    if files::segment_path(db, rel, 0).exists() {
+        return;
     }
+    // SAFETY: see smgr_create.
+    unsafe { md::mdclose(reln, ForkNumber::MAIN_FORKNUM) };
     for segment in 0.. {
         if std::fs::remove_file(files::segment_path(db, main, segment)).is_err() {
             break;
@@ -197,9 +213,10 @@ pub unsafe fn smgr_exists(reln: SMgrRelation, fork: Fork) -> bool {
         match &role {
             // Recovery asks for free space and visibility maps only to change them.
             Role::Tombstone => return fork == ForkNumber::MAIN_FORKNUM,
+            Role::Invalid(_) if process::in_recovery() => return fork == ForkNumber::MAIN_FORKNUM,
             // No error: the end of a transaction asks when it drops what that had made (bufmgr.c,
             // `DropRelFileNodesAllBuffers`). Whoever asks in order to read then learns it from its length.
-            Role::Invalid(_) if !process::in_recovery() => return true,
+            Role::Invalid(_) => return true,
             _ => {}
         }
         if let Some(node) = fork_node(&role) {
@@ -209,6 +226,11 @@ pub unsafe fn smgr_exists(reln: SMgrRelation, fork: Fork) -> bool {
                 MapState::Gone => return false,
                 _ => {}
             }
+            let found = own::guarded(db, Call::Looks, "find a file", || {
+                stop_point::at("md-exists");
+                md::mdexists(reln, fork)
+            });
+            return found.unwrap_or(fork == ForkNumber::MAIN_FORKNUM);
         }
         md::mdexists(reln, fork)
     }
@@ -324,24 +346,31 @@ unsafe fn write_own(
     skip_fsync: bool,
     extend: bool,
 ) {
-    let fork = Fork::from(rel.fork as i8);
+    const WHAT: &str = "write a block";
     let inherited = match engine::before_own_write(&Server, db, node, rel) {
         Ok(len) => len,
-        Err(failure) => return fork_failed(db, "write", &failure),
+        Err(failure) => return fork_failed(db, WHAT, &failure),
     };
     let own = block >= inherited
         || crate::shmem::pagemap::bit(db, node.space, rel, block).unwrap_or(false);
-    // SAFETY: see smgr_create.
-    unsafe {
-        if inherited > 0 || extend {
-            ensure_own_file(reln, fork);
+    // First the bytes, because a reader that sees the bit reads them;
+    let new = extend || !own;
+    let done = own::guarded(db, Call::Changes, WHAT, || {
+        // SAFETY: see smgr_create.
+        unsafe {
+            if inherited > 0 || extend {
+                own::ensure(reln, db, rel)?;
+            }
+            own::write(reln, db, rel, block, buffer, new)?;
         }
-        // First the bytes, because a reader that sees the bit reads them;
-        if extend || (!own && block >= md::mdnblocks(reln, fork)) {
-            md::mdextend(reln, fork, block, buffer, skip_fsync);
-        } else {
-            md::mdwrite(reln, fork, block, buffer, skip_fsync);
+        match skip_fsync {
+            true => Ok(()),
+            false => sync::register(db, rel, block / files::SEGMENT_BLOCKS),
         }
+    });
+    match done {
+        Some(Ok(())) => {}
+        done => return changed(db, WHAT, done),
     }
     stop_point::at("write-page");
     // second the bit.
@@ -360,10 +389,10 @@ pub unsafe fn smgr_writeback(
 ) {
     // SAFETY: see smgr_create.
     unsafe {
-        let (_, _, role) = route(&(*reln).smgr_rnode, fork);
+        let (db, rel, role) = route(&(*reln).smgr_rnode, fork);
         match &role {
             Role::Tombstone | Role::Invalid(_) => {}
-            _ if fork_node(&role).is_some() && !own_file(reln, fork) => {}
+            _ if fork_node(&role).is_some() => own::write_back(db, rel, block, blocks),
             _ => md::mdwriteback(reln, fork, block, blocks),
         }
     }
@@ -380,18 +409,20 @@ pub unsafe fn smgr_nblocks(reln: SMgrRelation, fork: Fork) -> BlockNumber {
             _ => {}
         }
         if let Some(node) = fork_node(&role) {
-            match state_of(db, node, rel, "measure a relation") {
-                MapState::Untouched { len } => return len,
-                MapState::Own { inherited_len } => {
-                    let own = if own_file(reln, fork) {
-                        md::mdnblocks(reln, fork)
-                    } else {
-                        0
-                    };
-                    return own.max(inherited_len);
-                }
-                _ => {}
+            let state = state_of(db, node, rel, "measure a relation");
+            if let MapState::Untouched { len } = state {
+                return len;
             }
+            let len = own::guarded(db, Call::Looks, "measure a file", || {
+                stop_point::at("md-nblocks");
+                match state {
+                    MapState::Own { inherited_len } if !own::is_there(reln, fork) => inherited_len,
+                    MapState::Own { inherited_len } => md::mdnblocks(reln, fork).max(inherited_len),
+                    _ => md::mdnblocks(reln, fork),
+                }
+            });
+            // Recovery: invalid by now.
+            return len.unwrap_or(BlockNumber::MAX - 1);
         }
         md::mdnblocks(reln, fork)
     }
@@ -400,17 +431,12 @@ pub unsafe fn smgr_nblocks(reln: SMgrRelation, fork: Fork) -> BlockNumber {
 pub unsafe fn smgr_immedsync(reln: SMgrRelation, fork: Fork) {
     // SAFETY: see smgr_create.
     unsafe {
-        let (_, _, role) = route(&(*reln).smgr_rnode, fork);
+        let (db, rel, role) = route(&(*reln).smgr_rnode, fork);
         match &role {
-            Role::Tombstone | Role::Invalid(_) => return,
-            _ => {}
-        }
-        if fork_node(&role).is_some() {
+            Role::Tombstone | Role::Invalid(_) => {}
             // The map is registered with the checkpointer at each of its changes.
-            if !own_file(reln, fork) {
-                return;
-            }
+            _ if fork_node(&role).is_some() => own::sync_now(db, rel),
+            _ => md::mdimmedsync(reln, fork),
         }
-        md::mdimmedsync(reln, fork);
     }
 }

@@ -9,6 +9,8 @@ use crate::smgr::failure::{invalid, look_failed, Failure};
 use crate::smgr::hints;
 use crate::smgr::host::{self, Server};
 use crate::smgr::ops::{fork_node, route, state_of, Fork};
+use crate::smgr::own::{self, Call};
+use crate::stop_point;
 use pg_fork_core::engine::{self, EngineError, FileOf, Found, Host};
 use pg_fork_core::topology::Node;
 use pg_fork_core::types::{MapState, Page, RelFork, PAGE_SIZE};
@@ -74,6 +76,14 @@ pub unsafe fn smgr_read(reln: SMgrRelation, fork: Fork, block: BlockNumber, buff
                 return;
             }
             stats::count_often(Often::ReadPrivate);
+            let read = own::guarded(db, Call::Looks, "read a block", || {
+                stop_point::at("md-read");
+                md::mdread(reln, fork, block, buffer);
+            });
+            if read.is_none() {
+                black_hole_page(fork, block, buffer);
+            }
+            return;
         }
         md::mdread(reln, fork, block, buffer);
     }
@@ -152,6 +162,13 @@ pub unsafe fn smgr_prefetch(reln: SMgrRelation, fork: Fork, block: BlockNumber) 
         if watch::is_in_use() && (!md::mdexists(reln, fork) || md::mdnblocks(reln, fork) == 0) {
             return true;
         }
-        md::mdprefetch(reln, fork, block)
+        if fork_node(&role).is_none() {
+            return md::mdprefetch(reln, fork, block);
+        }
+        let asked = own::guarded(db, Call::Looks, "prefetch a block", || {
+            stop_point::at("md-prefetch");
+            md::mdprefetch(reln, fork, block)
+        });
+        asked.unwrap_or(true)
     }
 }

@@ -1,18 +1,16 @@
 //! Truncation: what fails in md is a PANIC (storage.c, `RelationTruncate`).
 #![allow(unsafe_code)] // passes smgr.c's arguments on to md.c
 
-use crate::fork::files::{self, SEGMENT_BLOCKS};
 use crate::pg::{md, process};
 use crate::shmem::view::Role;
 use crate::smgr::failure::{for_forks, fork_failed};
 use crate::smgr::host::Server;
-use crate::smgr::ops::{fork_node, own_file, route, Fork};
+use crate::smgr::ops::{fork_node, route, Fork};
+use crate::smgr::own;
 use crate::stop_point;
 use pg_fork_core::engine::{self, EngineError};
-use pg_fork_core::types::{MapState, RelFork, PAGE_SIZE};
+use pg_fork_core::types::MapState;
 use pgrx::pg_sys::{self, BlockNumber, SMgrRelation};
-use std::fs::OpenOptions;
-use std::io;
 
 /// A backend in a critical section (storage.c, `RelationTruncate`), or recovery.
 pub unsafe fn smgr_truncate(
@@ -65,30 +63,9 @@ unsafe fn truncate(reln: SMgrRelation, fork: Fork, old_blocks: BlockNumber, bloc
             }
         }
         stop_point::at("truncate-state");
-        // Without a file of its own the state says it all. None is made here, because what fails in md
-        // is a PANIC (storage.c, `RelationTruncate`).
-        if !own_file(reln, fork) {
-            return;
-        }
-        let own = md::mdnblocks(reln, fork);
-        if own > blocks {
-            if let Err(error) = shorten(db, rel, own, blocks) {
-                return fork_failed(db, "truncate", &EngineError::Host(error));
-            }
-            md::mdtruncate(reln, fork, own, blocks);
+        // What is past the end goes without md: what fails there is a PANIC (storage.c, `RelationTruncate`).
+        if let Err(error) = own::shorten(reln, db, rel, blocks) {
+            fork_failed(db, "truncate", &EngineError::Host(error));
         }
     }
-}
-
-/// Shortens a fork's own files. md does it again and finds nothing left that could fail.
-fn shorten(db: u32, rel: RelFork, own: BlockNumber, blocks: BlockNumber) -> io::Result<()> {
-    stop_point::io("truncate-file")?;
-    for segment in (blocks / SEGMENT_BLOCKS..=(own - 1) / SEGMENT_BLOCKS).rev() {
-        let keep = u64::from(blocks.saturating_sub(segment * SEGMENT_BLOCKS));
-        let file = OpenOptions::new()
-            .write(true)
-            .open(files::segment_path(db, rel, segment))?;
-        file.set_len(keep * PAGE_SIZE as u64)?;
-    }
-    Ok(())
 }

@@ -79,7 +79,8 @@ impl Drop for Small {
 
 #[test]
 fn a_full_disk_costs_forks_and_not_the_source() {
-    let cluster = Cluster::new("pg_fork.min_free_disk = 0\nautovacuum = off");
+    let cluster =
+        Cluster::new("pg_fork.min_free_disk = 0\nautovacuum = off\npg_fork.isolation = off");
     cluster.sql("postgres", "CREATE DATABASE prod");
     cluster.must("pgbench", &["-qi", "-s", "2", "prod"]);
     let small = Small::over(&cluster, 64);
@@ -132,7 +133,7 @@ fn a_full_disk_costs_forks_and_not_the_source() {
 
 #[test]
 fn below_the_floor_the_largest_forks_end() {
-    let cluster = Cluster::new("pg_fork.min_free_disk = 0");
+    let cluster = Cluster::new("pg_fork.min_free_disk = 0\npg_fork.isolation = off");
     cluster.sql("postgres", "CREATE DATABASE prod");
     cluster.must("pgbench", &["-qi", "-s", "2", "prod"]);
     // Pages that a cut captures are storage, too.
@@ -294,7 +295,7 @@ fn who_looks_into_a_fork_in_vain_is_told_and_does_it_no_harm() {
 /// Needs a library built with the feature `stop_points`.
 #[test]
 fn failures_of_files_cost_forks_and_not_the_source() {
-    let cluster = Cluster::new("autovacuum = off");
+    let cluster = Cluster::new("autovacuum = off\npg_fork.isolation = off");
     cluster.sql("postgres", "CREATE DATABASE prod");
     cluster.must("pgbench", &["-qi", "-s", "1", "prod"]);
     let set = |value: &str| {
