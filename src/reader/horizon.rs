@@ -7,7 +7,7 @@
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 
 /// What the first snapshot after the flag was set saw as running.
 struct First {
@@ -17,7 +17,6 @@ struct First {
 
 thread_local! {
     static FIRST: RefCell<Option<First>> = const { RefCell::new(None) };
-    static BORROWED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Whether this session's snapshots are respected everywhere.
@@ -83,18 +82,12 @@ pub fn is_good(snapshot: pg_sys::Snapshot) -> bool {
     })
 }
 
-/// From now on this worker's active snapshot is another process's, which has checked it and keeps what it
-/// sees; or is its own again.
-pub fn borrow(borrowed: bool) {
-    BORROWED.set(borrowed);
-}
-
 /// Raises 40001 for a snapshot that others did not respect when it was taken.
 pub fn check(snapshot: pg_sys::Snapshot) {
     // A parallel worker's is its leader's.
     // SAFETY: a plain variable.
     let parallel = unsafe { pg_sys::ParallelWorkerNumber } >= 0;
-    if !parallel && !BORROWED.get() && !is_good(snapshot) {
+    if !parallel && !is_good(snapshot) {
         super::refuse(
             PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
             "the transaction's snapshot is older than its first look into another database",

@@ -5,7 +5,7 @@ use crate::fork::{catalog, pending};
 use crate::pg::queue::{self, Header};
 use crate::pg::raw;
 use crate::remote::jobs::Job;
-use crate::remote::wire::{self, Columns, Request, Seen, Side};
+use crate::remote::wire::{self, Columns, Request, Side};
 use crate::shmem::registry::{self, ForkState, Slot};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -202,14 +202,14 @@ impl Call {
     }
 
     /// Runs a query on one side, and calls `each` with its rows. All of a side's queries see the same
-    /// state, unless `seen` says what they are to see.
+    /// state.
     pub fn query(
         &mut self,
         side: Side,
         query: &str,
         each: impl FnMut(Columns),
     ) -> Result<(), Failure> {
-        self.run(side, Job::Sql, query.as_bytes(), None, each)
+        self.run(side, Job::Sql, query.as_bytes(), each)
     }
 
     /// Runs a job on one side, and calls `each` with its rows.
@@ -218,10 +218,9 @@ impl Call {
         side: Side,
         job: Job,
         arguments: &[u8],
-        seen: Option<Seen>,
         mut each: impl FnMut(Columns),
     ) -> Result<(), Failure> {
-        self.ask(side, job, arguments, seen);
+        self.ask(side, job, arguments);
         while let Some(row) = self.next_row()? {
             each(row);
         }
@@ -229,12 +228,11 @@ impl Call {
     }
 
     /// Asks for a job on one side. All of its rows are to be taken before the next is asked for.
-    pub fn ask(&mut self, side: Side, job: Job, arguments: &[u8], seen: Option<Seen>) {
+    pub fn ask(&mut self, side: Side, job: Job, arguments: &[u8]) {
         let arguments = arguments.to_vec();
         let request = Request {
             side,
             job,
-            seen,
             arguments,
         };
         let bytes = request.encode();

@@ -12,22 +12,11 @@ pub enum Side {
     Cut,
 }
 
-/// A snapshot of the caller's, for a worker that is to see what the caller sees.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
-    /// The caller's own transaction, or 0. It is not in the snapshot, and must not be taken for one that
-    /// has ended: the worker would mark its rows as dead.
-    pub own: u32,
-    /// As `SerializeSnapshot` (snapmgr.c) has it.
-    pub snapshot: Vec<u8>,
-}
-
 /// What the worker is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     pub side: Side,
     pub job: Job,
-    pub seen: Option<Seen>,
     pub arguments: Vec<u8>,
 }
 
@@ -54,32 +43,15 @@ fn take<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
 impl Request {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![u8::from(self.side == Side::Cut), self.job as u8];
-        bytes.push(u8::from(self.seen.is_some()));
-        if let Some(seen) = &self.seen {
-            bytes.extend(seen.own.to_le_bytes());
-            put(&mut bytes, &seen.snapshot);
-        }
         put(&mut bytes, &self.arguments);
         bytes
     }
 
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let ([side, job, seen], mut rest) = bytes.split_first_chunk::<3>()?;
-        let seen = match seen {
-            0 => None,
-            _ => {
-                let (own, after) = rest.split_first_chunk::<4>()?;
-                rest = after;
-                Some(Seen {
-                    own: u32::from_le_bytes(*own),
-                    snapshot: take(&mut rest)?.to_vec(),
-                })
-            }
-        };
+        let ([side, job], mut rest) = bytes.split_first_chunk::<2>()?;
         Some(Request {
             side: if *side == 0 { Side::Now } else { Side::Cut },
             job: Job::from_number(*job)?,
-            seen,
             arguments: take(&mut rest)?.to_vec(),
         })
     }

@@ -5,10 +5,10 @@ use crate::attach::{settings as database_settings, visit};
 use crate::pg::queue::{self, Header};
 use crate::reader::horizon;
 use crate::remote::settings;
-use crate::remote::wire::{self, Request, Seen, Side};
+use crate::remote::wire::{self, Request, Side};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
-use std::ffi::{c_char, CString};
+use std::ffi::CString;
 
 /// Why a job ends early. Errors of PostgreSQL's are not among them: they end the worker, on their way to
 /// the caller.
@@ -121,13 +121,8 @@ impl Session {
             if let Ok(text) = CString::new(request.arguments.clone()) {
                 pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, text.as_ptr());
             }
-            // One snapshot for all that is asked for without one.
-            let snapshot = match &request.seen {
-                Some(seen) => restore(seen),
-                None => pg_sys::GetTransactionSnapshot(),
-            };
-            pg_sys::PushActiveSnapshot(snapshot);
-            horizon::borrow(request.seen.is_some());
+            // One snapshot for all that is asked for.
+            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
         }
         request.job.run(&request.arguments, &mut Out::default())?;
         // SAFETY: pushed above.
@@ -186,30 +181,5 @@ impl Session {
                 pg_sys::SetUserIdAndSecContext(self.header.user.into(), 0);
             }
         }
-    }
-}
-
-/// The caller's snapshot, with its own transaction among those that have not ended. Rows that it keeps
-/// alive are kept by the caller: by its entry among the processes, for all databases.
-unsafe fn restore(seen: &Seen) -> pg_sys::Snapshot {
-    // SAFETY: bytes of SerializeSnapshot's; the snapshot and the new array are palloc'd, and copied by
-    // who pushes it.
-    unsafe {
-        // For this process's own xmin, without which it may read nothing.
-        pg_sys::GetTransactionSnapshot();
-        let bytes = seen.snapshot.as_ptr().cast::<c_char>().cast_mut();
-        let snapshot = pg_sys::RestoreSnapshot(bytes);
-        if seen.own != 0 {
-            let len = (*snapshot).xcnt as usize;
-            let ids = pg_sys::palloc((len + 1) * size_of::<pg_sys::TransactionId>())
-                .cast::<pg_sys::TransactionId>();
-            std::ptr::copy_nonoverlapping((*snapshot).xip, ids, len);
-            ids.add(len).write(seen.own.into());
-            (*snapshot).xip = ids;
-            (*snapshot).xcnt += 1;
-            // Its subtransactions are found by their parent (snapmgr.c, `XidInMVCCSnapshot`).
-            (*snapshot).suboverflowed = true;
-        }
-        snapshot
     }
 }
