@@ -2,8 +2,8 @@
 //!
 //! Compiled in by the feature `stop_points`, for the crash tests only. The setting
 //! `pg_fork.stop_point` names one, and what happens there: `name:crash` kills the process as kill -9
-//! does, `name:error` raises an error, `name:wait` waits until the setting is another; where an
-//! operation on a file is named, `name:fail` makes it fail.
+//! does, `name:error` raises an error, `name:wait` waits until the setting is another, `name:nap` sleeps for
+//! a while, serving no interrupt; where an operation on a file is named, `name:fail` makes it fail.
 
 #[cfg(not(feature = "stop_points"))]
 pub use off::{at, io, register};
@@ -33,7 +33,7 @@ mod on {
     pub fn register() {
         GucRegistry::define_string_guc(
             c"pg_fork.stop_point",
-            c"Where to stop, and how: name:crash, name:error or name:wait.",
+            c"Where to stop, and how: name:crash, name:error, name:wait or name:nap.",
             c"",
             &STOP_POINT,
             GucContext::Suset,
@@ -66,6 +66,7 @@ mod on {
                 PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
                 format!("stop point {name}")
             ),
+            Some("nap") => std::thread::sleep(std::time::Duration::from_millis(700)),
             Some("wait") => {
                 while action(name).is_some() {
                     std::thread::sleep(std::time::Duration::from_millis(1));

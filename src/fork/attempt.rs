@@ -1,11 +1,14 @@
 //! One try of a cut: everyone stopped, the dirty pages copied, the new layer made known, everyone let go.
-#![allow(unsafe_code)] // calls into procarray.c, procsignal.c
+#![allow(unsafe_code)] // calls into procsignal.c
 
-use crate::fork::{capture, catalog, files, marks, pool};
+use crate::fork::gate::{self, Gate};
+use crate::fork::peers::{self, Moved};
+use crate::fork::running::Known;
+use crate::fork::{capture, catalog, files, marks, patience, pool};
 use crate::guc;
 use crate::pg::arena::Arena;
 use crate::pg::lwlock::{hold, Held, Which};
-use crate::pg::process::{self, Peer};
+use crate::pg::process::Peer;
 use crate::shmem::load::meta_of;
 use crate::shmem::registry::{self, ForkState, Slot, Use};
 use crate::shmem::{self, stats};
@@ -15,14 +18,34 @@ use pg_fork_core::table::TableMut;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+/// How long those that are on their way into the database are waited for.
+const GATE: Duration = Duration::from_millis(20);
+
 /// Makes the database whose backends stop known, and takes that back however this ends.
-struct Published(#[expect(dead_code, reason = "released last")] Held);
+struct Published {
+    began: Instant,
+    /// Who cuts is a superuser.
+    trusted: bool,
+    /// The cut is done.
+    counts: bool,
+    #[expect(dead_code, reason = "released next")]
+    held: Held,
+    #[expect(dead_code, reason = "opened last")]
+    gate: Option<Gate>,
+}
 
 impl Published {
     fn new(db: u32) -> Self {
+        let trusted = patience::is_trusted();
+        let began = Instant::now();
+        let gate = gate::shut(db, GATE);
+        stop_point::at("cut-gate");
         let held = hold(Which::Cut, true);
         if let Some(shared) = shmem::shared() {
             shared.cut_db.store(db, Ordering::SeqCst);
@@ -33,7 +56,13 @@ impl Published {
                 pg_sys::ProcSignalBarrierType::PROCSIGNAL_BARRIER_SMGRRELEASE,
             )
         };
-        Published(held)
+        Published {
+            began,
+            trusted,
+            counts: false,
+            held,
+            gate,
+        }
     }
 }
 
@@ -42,21 +71,10 @@ impl Drop for Published {
         if let Some(shared) = shmem::shared() {
             shared.cut_db.store(0, Ordering::SeqCst);
         }
+        if !self.counts {
+            patience::rest_after(self.began.elapsed(), self.trusted);
+        }
     }
-}
-
-/// Who is not stopped and could be changing a page. Someone blocked in a send to its client, or
-/// waiting for a standby, cannot.
-fn moving(db: u32) -> Vec<Peer> {
-    let mut peers = process::peers_in(db);
-    peers.retain(|peer| {
-        let stopped =
-            shmem::stopped_flag(peer.number).is_some_and(|flag| flag.load(Ordering::SeqCst));
-        let harmless = peer.wait_event == pg_sys::WaitEventClient::WAIT_EVENT_CLIENT_WRITE
-            || peer.wait_event == pg_sys::WaitEventIPC::WAIT_EVENT_SYNC_REP;
-        !stopped && !harmless
-    });
-    peers
 }
 
 /// The new layer's folder. Removed if the layer never gets into the registry, by an error too; from
@@ -118,12 +136,16 @@ impl Drop for LayerDir {
 
 pub(super) enum Failed {
     NotStopped(Vec<Peer>),
+    /// Someone has come to the source, or left it, who was not stopped.
+    Unseen,
     /// There was no time to look through the buffer pool, or for a write that was under way.
     Pool,
+    /// There was no time to ask how many subtransactions have ended.
+    Subtransactions,
     TooLong {
         pages: usize,
     },
-    Io(std::io::Error),
+    Io(io::Error),
 }
 
 impl Failed {
@@ -136,9 +158,20 @@ impl Failed {
                     .collect();
                 format!("not stopped: {}", waits.join(", "))
             }
+            Failed::Unseen => "someone came or left".into(),
             Failed::Pool => "no time for the buffer pool".into(),
+            Failed::Subtransactions => "no time for the commit log".into(),
             Failed::TooLong { pages } => format!("{pages} dirty pages are too many for one pause"),
             Failed::Io(error) => error.to_string(),
+        }
+    }
+}
+
+impl From<Moved> for Failed {
+    fn from(moved: Moved) -> Self {
+        match moved {
+            Moved::Peers(peers) => Failed::NotStopped(peers),
+            Moved::Unseen => Failed::Unseen,
         }
     }
 }
@@ -173,7 +206,7 @@ impl Unfinished {
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        registry::touch(|table| {
+        registry::change(|table| {
             table.update(self.layer, |slot| {
                 slot.state = ForkState::Invalid;
                 slot.forks = 0;
@@ -183,32 +216,80 @@ impl Drop for Unfinished {
     }
 }
 
+/// The files of the source that a cut copies or links.
+struct SmallFiles {
+    from: PathBuf,
+    keep: PathBuf,
+    /// The file that was linked, by its number: no other has that while there is the link.
+    linked: Option<u64>,
+}
+
+const MAP: &str = "pg_filenode.map";
+const INIT: &str = "pg_internal.init";
+
+impl SmallFiles {
+    /// Does before the stop what may wait for a disk.
+    fn prepare(source: &catalog::Source, layer: u32) -> Self {
+        let from = files::db_dir(source.oid, source.tablespace);
+        let keep = files::real_dir(layer, files::DEFAULT_TABLESPACE);
+        // So that the pause finds it in memory.
+        let _ = fs::read(from.join(MAP));
+        let to = keep.join(INIT);
+        let _ = fs::remove_file(&to);
+        // It is replaced by rename, never changed in place (relcache.c, write_relcache_init_file). On another
+        // filesystem, or when there is none, the fork's first session makes its own.
+        let linked = fs::hard_link(from.join(INIT), &to).and_then(|()| to.metadata());
+        let linked = linked.ok().map(|found| found.ino());
+        SmallFiles { from, keep, linked }
+    }
+
+    /// The map as it is now. Changed in place, by who is not stopped (relmapper.c, `write_relmap_file`).
+    fn map(&self) -> io::Result<Vec<u8>> {
+        fs::read(self.from.join(MAP))
+    }
+
+    /// Whether the link is of the file that is there now.
+    fn is_current(&self) -> bool {
+        let now = fs::metadata(self.from.join(INIT)).ok();
+        now.map(|found| found.ino()) == self.linked
+    }
+
+    /// Once everyone goes on.
+    fn finish(&self, map: &[u8], current: bool) -> io::Result<()> {
+        if !current && self.linked.is_some() {
+            fs::remove_file(self.keep.join(INIT))?;
+        }
+        files::write_private(&self.keep.join(MAP), map)
+    }
+}
+
 /// One try: stops everyone for at most `window`, then holds them for at most `pg_fork.max_pause`.
 pub(super) fn attempt(
     source: &catalog::Source,
     fork: u32,
     dir: &mut LayerDir,
     arena: &mut Arena,
+    known: &mut Known,
     window: Duration,
 ) -> Result<Slot, Failed> {
     let oid = dir.oid;
     // Takes the registry's lock: not while anyone is stopped.
     let space = registry::new_empty_space();
-    let published = Published::new(source.oid);
+    known.look();
+    let small = SmallFiles::prepare(source, oid);
+    let mut published = Published::new(source.oid);
     let began = Instant::now();
-    loop {
-        let peers = moving(source.oid);
-        if peers.is_empty() {
-            break;
+    let everyone = loop {
+        match peers::look(source.oid) {
+            Ok(everyone) => break everyone,
+            Err(peers) if began.elapsed() > window => return Err(Failed::NotStopped(peers)),
+            Err(_) => std::thread::sleep(Duration::from_micros(50)),
         }
-        if began.elapsed() > window {
-            return Err(Failed::NotStopped(peers));
-        }
-        std::thread::sleep(Duration::from_micros(50));
-    }
+    };
     stop_point::at("cut-stopped");
     let stopped = Instant::now();
     let until = stopped + Duration::from_millis(guc::MAX_PAUSE.get() as u64);
+    let running = known.at_cut(until).ok_or(Failed::Subtransactions)?;
     let dirty = pool::dirty_for_ever(source.oid, until);
     let dirty = dirty.ok_or(Failed::Pool)?;
     if let Some(shared) = shmem::shared() {
@@ -229,15 +310,10 @@ pub(super) fn attempt(
         layer.cut_time = pg_sys::GetCurrentTimestamp();
         layer.oldest_multi = pg_sys::GetOldestMultiXactId().into_inner();
     }
-    let (in_flight, next_xid) = in_flight();
-    (layer.in_flight, layer.next_xid) = (in_flight.len() as u32, next_xid);
-    let from = files::db_dir(source.oid, source.tablespace);
-    let keep = files::real_dir(oid, files::DEFAULT_TABLESPACE);
-    let map = fs::read(from.join("pg_filenode.map")).map_err(Failed::Io)?;
-    dir.used = true;
-    // It is replaced by rename, never changed in place (relcache.c, write_relcache_init_file). On
-    // another filesystem, or when there is none, the fork's first session makes its own.
-    let _ = fs::hard_link(from.join("pg_internal.init"), keep.join("pg_internal.init"));
+    layer.in_flight = u32::from(!running.is_empty());
+    layer.next_xid = running.next_xid;
+    let map = small.map().map_err(Failed::Io)?;
+    let current = small.is_current();
     layer.seq = next_seq();
     let inserted = registry::change(|table| {
         let inserted = table.insert(layer);
@@ -250,28 +326,26 @@ pub(super) fn attempt(
         drop(published);
         catalog::too_many();
     }
-    dir.stays = true;
+    (dir.used, dir.stays) = (true, true);
     stop_point::at("cut-inserted");
     let unfinished = Unfinished { layer: oid, fork };
     if !pool::await_writes(&dirty, until) {
         return Err(Failed::Pool);
     }
     // Who could not answer must not have moved until now: from here on its changes come after the cut.
-    let peers = moving(source.oid);
-    if !peers.is_empty() {
-        return Err(Failed::NotStopped(peers));
-    }
+    everyone.still(source.oid)?;
     registry::touch(|table| table.update(oid, |slot| slot.sound = 1));
     let pause = stopped.elapsed();
+    published.counts = true;
     drop(published);
     stats::count(|stats| &stats.cuts);
     stats::pause(pause.as_micros() as u64, copied.len());
     stop_point::at("cut-released");
     // While nobody waits: what only forks of this cut need, before there is one on disk.
-    files::write_private(&keep.join("pg_filenode.map"), &map).map_err(Failed::Io)?;
+    small.finish(&map, current).map_err(Failed::Io)?;
     capture::write(oid, &copied, arena).map_err(Failed::Io)?;
     let mut meta = meta_of(&layer);
-    meta.in_flight = in_flight;
+    meta.in_flight = running.all(known);
     files::write_meta(&meta, false).map_err(Failed::Io)?;
     stop_point::at("cut-written");
     debug1!(
@@ -288,47 +362,4 @@ pub(super) fn attempt(
         crate::worker::wake(shared);
     }
     Ok(layer)
-}
-
-/// The transactions in flight in the whole server, subtransactions and prepared ones included, and
-/// the next xid (procarray.c, `GetRunningTransactionData`). One that has committed, and waits for a standby
-/// before it says so, is not in flight: its subtransactions may not be listed.
-fn in_flight() -> (Vec<u32>, u32) {
-    // SAFETY: the function returns with both locks held, for the caller to release; its result is a
-    // static that only this process writes.
-    let (mut xids, next, oldest, overflowed) = unsafe {
-        let running = pg_sys::GetRunningTransactionData();
-        let count = ((*running).xcnt + (*running).subxcnt) as usize;
-        let xids: Vec<u32> = (0..count)
-            .map(|n| (*(*running).xids.add(n)).into_inner())
-            .collect();
-        pg_sys::LWLockRelease(&raw mut (*pg_sys::MainLWLockArray.add(4)).lock); // ProcArrayLock
-        pg_sys::LWLockRelease(&raw mut (*pg_sys::MainLWLockArray.add(3)).lock); // XidGenLock
-        let overflowed = (*running).subxid_status != pg_sys::subxids_array_status::SUBXIDS_IN_ARRAY;
-        (
-            xids,
-            (*running).nextXid.into_inner(),
-            (*running).oldestRunningXid.into_inner(),
-            overflowed,
-        )
-    };
-    xids.retain(|xid| !is_committed(*xid));
-    if overflowed {
-        // D6: some subtransactions are not listed; all that is not marked committed now counts.
-        let mut xid = oldest;
-        while xid != next {
-            if !is_committed(xid) {
-                xids.push(xid);
-            }
-            xid = xid.wrapping_add(1).max(3);
-        }
-    }
-    (xids, next)
-}
-
-fn is_committed(xid: u32) -> bool {
-    let mut lsn = 0;
-    // SAFETY: reads the commit log; nothing from the oldest running xid on is truncated.
-    let status = unsafe { pg_sys::TransactionIdGetStatus(xid.into(), &mut lsn) };
-    status == pg_sys::TRANSACTION_STATUS_COMMITTED as i32
 }

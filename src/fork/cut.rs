@@ -4,6 +4,7 @@
 
 use crate::fork::attempt::{attempt, join, Failed, LayerDir};
 use crate::fork::patience::Patience;
+use crate::fork::running::Known;
 use crate::fork::{capture, catalog, marks, pool};
 use crate::guc;
 use crate::pg::arena::Arena;
@@ -91,7 +92,8 @@ fn share(source: &catalog::Source, fork: u32, asked: u64) -> Option<Slot> {
     if newest() <= asked {
         return None;
     }
-    let joined = registry::touch(|table| {
+    // All are told: who has looked at the fork before knows it without a cut ([`crate::shmem::view`]).
+    let joined = registry::change(|table| {
         let view = table.view();
         let layers = view.group(source.oid).filter(|slot| slot.is_layer());
         let newest = *layers.max_by_key(|slot| slot.seq)?;
@@ -115,12 +117,12 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
     };
     let mut dir = LayerDir::new(source);
     let mut arena = make_room(source.oid, max_pause);
+    let mut known = Known::default();
     let mut patience = Patience::new();
     let mut guessed = true;
     loop {
         let window = patience.next();
-        let began = Instant::now();
-        let too_many = match attempt(source, fork, &mut dir, &mut arena, window) {
+        let too_many = match attempt(source, fork, &mut dir, &mut arena, &mut known, window) {
             Ok(layer) => {
                 marks::after_cut(previous);
                 return layer;
@@ -134,7 +136,6 @@ fn cut(source: &catalog::Source, fork: u32) -> Slot {
                 if let Failed::Io(error) = &failure {
                     catalog::io_error("could not write the cut's pages", error);
                 }
-                patience.failed(began.elapsed());
                 if patience.is_over() {
                     stats::count(|stats| &stats.cut_timeouts);
                     give_up(&failure);
@@ -220,6 +221,15 @@ fn give_up(failure: &Failed) -> ! {
                 format!("These processes did not answer: {}.", pids.join(", ")),
             )
         }
+        Failed::Unseen => (
+            "could not take a cut within pg_fork.cut_timeout",
+            "Each time someone came to the source or left it meanwhile.".to_string(),
+        ),
+        Failed::Subtransactions => (
+            "could not take a cut within pg_fork.cut_timeout",
+            "A pause of pg_fork.max_pause has no time to look which subtransactions have ended."
+                .to_string(),
+        ),
         Failed::Pool => (
             "could not take a cut within pg_fork.cut_timeout",
             "A pause of pg_fork.max_pause has no time to look through all shared buffers, or to wait for a write of one."

@@ -1,5 +1,5 @@
-//! Where a session that reads nothing but cached pages meets its sentinels: at the log-in and at
-//! each query.
+//! Where a process that reads nothing but cached pages meets its sentinels: at the log-in, at the end of its
+//! first transaction, and at each query.
 #![allow(unsafe_code)] // hooks that C calls
 
 use crate::attach;
@@ -11,6 +11,7 @@ use crate::smgr::stop;
 use pgrx::pg_guard;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::pgrx_extern_c_guard;
+use std::ffi::c_void;
 use std::sync::OnceLock;
 
 type LogIn = unsafe extern "C-unwind" fn(*mut pg_sys::Port, i32);
@@ -31,6 +32,19 @@ pub fn register() {
         ClientAuthentication_hook = Some(log_in);
         let _ = START.set(pg_sys::ExecutorStart_hook);
         pg_sys::ExecutorStart_hook = Some(executor_start);
+        // Every process inherits it, those without a log-in too.
+        pg_sys::RegisterXactCallback(Some(transaction_ends), std::ptr::null_mut());
+    }
+}
+
+/// Any process, at the end of each transaction. A commit has not begun to write; at an abort no error may be raised.
+#[pg_guard]
+unsafe extern "C-unwind" fn transaction_ends(event: pg_sys::XactEvent::Type, _arg: *mut c_void) {
+    use pg_sys::XactEvent::*;
+    match event {
+        XACT_EVENT_PRE_COMMIT | XACT_EVENT_PARALLEL_PRE_COMMIT => stop::at_transaction_end(true),
+        XACT_EVENT_ABORT | XACT_EVENT_PARALLEL_ABORT => stop::at_transaction_end(false),
+        _ => {}
     }
 }
 

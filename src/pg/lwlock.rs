@@ -65,6 +65,21 @@ pub fn hold(which: Which, exclusive: bool) -> Held {
     Held(lock)
 }
 
+/// Numbers of lwlocknames.h.
+const XID_GEN_LOCK: usize = 3;
+const PROC_ARRAY_LOCK: usize = 4;
+
+/// Releases what `GetRunningTransactionData` (procarray.c) leaves for its caller to release.
+///
+/// # Safety
+/// This process has called it, and not released them yet.
+pub unsafe fn release_running_transactions() {
+    for number in [PROC_ARRAY_LOCK, XID_GEN_LOCK] {
+        // SAFETY: by the caller's promise.
+        unsafe { pg_sys::LWLockRelease(&raw mut (*pg_sys::MainLWLockArray.add(number)).lock) };
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         // SAFETY: a lock of ours; released only if this process still holds it.

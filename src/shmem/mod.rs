@@ -17,9 +17,7 @@ use pg_fork_core::outcomes::OutcomeTable;
 use pg_fork_core::table::{bucket_count, Head, Row};
 use pgrx::pg_sys;
 use std::ops::Deref;
-use std::sync::atomic::{
-    AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
-};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// What changes often: in a cache line of its own, because its neighbours are read by all for each block.
 #[repr(C, align(64))]
@@ -54,8 +52,11 @@ pub struct Shared {
     pub state_changes: AtomicU64,
     /// The database that is being cut, or 0 (D4).
     pub cut_db: AtomicU32,
-    /// Until when cuts of callers who are no superusers rest ([`crate::fork::patience`]).
-    pub rest_until: AtomicI64,
+    /// Processes that have come to a database so far, each counted before it leaves again.
+    pub arrivals: AtomicU64,
+    /// Until when no source is stopped again, by the machine's clock: by anyone, and by callers who are no
+    /// superusers ([`crate::fork::patience`]).
+    pub rest_until: [AtomicU64; 2],
     /// Set while the worker is asked to clean up.
     pub cleanup: AtomicU32,
     /// What a page takes to capture, in nanoseconds ([`crate::fork::capture`]); 0: not known yet.

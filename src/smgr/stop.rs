@@ -7,14 +7,18 @@
 //!
 //! `smgr_open` is no place to open them: the compiler knows that `smgropen` calls entry 0 of a
 //! constant table, and calls `mdopen` directly. So they are opened by whatever comes first: another
-//! callback, the log-in, a query. A process without them is not taken for stopped.
+//! callback, the log-in, the end of the first transaction, a query. A process without them is not taken for
+//! stopped.
+//!
+//! Who has just come to a database may have absorbed the barrier before it was there. It is kept out while a cut is
+//! under way ([`crate::fork::gate`]); where it cannot be, it is counted, and the cut is tried again.
 #![allow(unsafe_code)] // calls into smgr.c, and pointers that it keeps
 
 use crate::pg::lwlock::{hold, Which};
 use crate::pg::process;
 use crate::shmem;
 use pgrx::pg_sys;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 static SENTINELS: [AtomicPtr<pg_sys::SMgrRelationData>; 2] =
     [const { AtomicPtr::new(std::ptr::null_mut()) }; 2];
@@ -37,6 +41,35 @@ pub fn has_sentinel() -> bool {
 #[inline]
 pub fn at_callback() {
     if !has_sentinel() && process::may_stop() {
+        keep_sentinels(None);
+        stop_for_cut();
+    }
+}
+
+/// Whether this process was counted where it works.
+static ARRIVED: AtomicBool = AtomicBool::new(false);
+
+/// At the end of each transaction; the first in a database is the one in which the process came there
+/// (postinit.c, `InitPostgres`). Counts it, because it may have changed pages without being reached by a cut.
+#[inline]
+pub fn at_transaction_end(commits: bool) {
+    if !ARRIVED.load(Ordering::Relaxed) {
+        arrive(commits);
+    }
+}
+
+#[cold]
+fn arrive(commits: bool) {
+    let Some(shared) = shmem::shared() else {
+        return;
+    };
+    if process::my_database() == 0 {
+        return;
+    }
+    ARRIVED.store(true, Ordering::Relaxed);
+    shared.arrivals.fetch_add(1, Ordering::SeqCst);
+    // A first transaction that fails is the process's last.
+    if commits && process::may_stop() {
         keep_sentinels(None);
         stop_for_cut();
     }
