@@ -155,7 +155,7 @@ impl Known {
             return Some(running);
         }
         let mut begin = listed.oldest;
-        let in_time = |n: usize| n % STRIDE != 0 || Instant::now() <= deadline;
+        let in_time = |n: usize| !n.is_multiple_of(STRIDE) || Instant::now() <= deadline;
         if self.reaches_back_to(listed.oldest) {
             begin = self.end;
             for (n, top) in self.open.keys().enumerate() {
