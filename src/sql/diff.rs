@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // C calls these
 
 use crate::diff::{blocks, schema};
+use crate::pg::text;
 use crate::remote::{call, Failure};
 use crate::sql::api::{name_datum, required_name, version_1};
 use crate::sql::srf::{self, text_column};
@@ -28,8 +29,7 @@ unsafe fn fork(call: pg_sys::FunctionCallInfo) -> crate::shmem::registry::Slot {
 /// `fork_diff_schema(fork name)`: the objects whose definitions are not as they were at the fork's cut.
 ///
 /// Raises 3D000 (no such database), 42809 (not a fork), 42501 (no CONNECT), 55000 (invalid, or accepts no
-/// connections), 53400 (no background worker is free), 22004 (a null name), 22P05 (a character that this
-/// database's encoding does not have), and what happens in the fork.
+/// connections), 53400 (no background worker is free), 22004 (a null name), and what happens in the fork.
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn fork_diff_schema_c(
@@ -65,8 +65,8 @@ pub unsafe extern "C-unwind" fn fork_blocks_c(call: pg_sys::FunctionCallInfo) ->
                 [count.total, count.inherited, count.private, count.preimages]
                     .map(|blocks| i64::from(blocks).into_datum());
             rows.put(&[
-                Some(name_datum(&found.schema)),
-                Some(name_datum(&found.relation)),
+                Some(name_datum(&text::shown(&found.schema))),
+                Some(name_datum(&text::shown(&found.relation))),
                 text_column(Some(found.fork)),
                 total,
                 inherited,

@@ -37,8 +37,8 @@ pub unsafe extern "C-unwind" fn fork_diff_c(call: pg_sys::FunctionCallInfo) -> D
                     .map(|counts| Datum::from(of(counts) as i64))
             };
             out.put(&[
-                Some(name_datum(&line.schema)),
-                Some(name_datum(&line.table)),
+                Some(name_datum(&text::shown(&line.schema))),
+                Some(name_datum(&text::shown(&line.table))),
                 srf::text_column(Some(line.change)),
                 count(|counts| counts.inserted),
                 count(|counts| counts.updated),

@@ -61,9 +61,9 @@ impl Rows {
     }
 }
 
-/// A column of type text.
+/// A column of type text; what this database's encoding does not have is written out.
 pub fn text_column(value: Option<&str>) -> Option<Datum> {
-    value.map(text::text_datum)
+    value.map(|value| text::text_datum(&text::shown(value)))
 }
 
 /// What the running function returns after it has put its rows.

@@ -165,6 +165,25 @@ fn what_an_encoding_does_not_have_is_written_out() {
     assert_eq!(after("latin", "none_f"), "éÿ!");
     let bytes = "SELECT (after->>'v')::bytea FROM fork_diff_rows('none_f', 't')";
     assert_eq!(cluster.sql("none", bytes), "\\xe9ff21");
+    // Names and definitions too.
+    run(
+        &mut cluster.client("wide_f"),
+        "CREATE TABLE \"t€\" (\"ñ\" int)",
+    );
+    let column = "SELECT object FROM fork_diff_schema('wide_f') WHERE object LIKE 'table column%'";
+    assert_eq!(
+        cluster.sql("wide", column),
+        "table column public.\"t€\".\"ñ\""
+    );
+    let column = format!("SET client_encoding = 'UTF8'; {column}");
+    assert_eq!(
+        cluster.sql("latin", &column),
+        "table column public.\"t\\u{20AC}\".\"ñ\""
+    );
+    let table = "SELECT \"table\" FROM fork_diff('wide_f') WHERE change = 'created'";
+    assert_eq!(cluster.sql("latin", table), "t\\u{20AC}");
+    let block = "SELECT count(*) FROM fork_blocks('wide_f') WHERE relation = E't\\\\u{20AC}'";
+    assert_eq!(cluster.sql("latin", block), "1");
     // JSON that says what the encoding does not have is kept as a string.
     let json = "SELECT jsonb_typeof(before->'j') FROM fork_diff_rows('wide_f', 't')";
     assert_eq!(cluster.sql("latin", json), "string");
