@@ -142,21 +142,6 @@ pub fn find_source(name: &str) -> Source {
     }
 }
 
-/// Keeps the source's `datfrozenxid` where it is until the transaction's end (D11). It must not
-/// advance past what the fork's row says before others can see that row.
-pub fn hold_frozen_ids(source: u32) {
-    let tag = pg_sys::LOCKTAG {
-        locktag_field1: source,
-        locktag_field2: 0,
-        locktag_field3: 0,
-        locktag_field4: 0,
-        locktag_type: pg_sys::LockTagType::LOCKTAG_DATABASE_FROZEN_IDS as u8,
-        locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
-    };
-    // SAFETY: a whole tag. Share: forks go together, vac_update_datfrozenxid (vacuum.c) waits.
-    unsafe { pg_sys::LockAcquire(&tag, pg_sys::ShareLock as i32, false, false) };
-}
-
 /// A number for a database that neither a row nor a file has.
 pub fn new_oid() -> u32 {
     loop {

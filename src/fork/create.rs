@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // calls into xact.c and utility.c
 
 use crate::fork::heirs::{self, Note};
-use crate::fork::{catalog, cut, files, marks, pending, room, rows, standbys};
+use crate::fork::{catalog, cut, files, frozen_ids, marks, pending, room, rows, standbys};
 use crate::guc;
 use crate::shmem::load::meta_of;
 use crate::shmem::registry::{self, ForkState, Slot, Use};
@@ -30,7 +30,7 @@ pub fn create(source: &str, fork: Option<&str>) -> String {
     // From here on the transaction's end takes care of the fork, however it ends.
     pending::on_commit_create(oid);
     stop_point::at("create-reserved");
-    catalog::hold_frozen_ids(source.oid);
+    frozen_ids::hold(source.oid);
     let taken = cut::take_or_share(&source, oid);
     stop_point::at("create-cut");
     if let Err(error) = make_files(&source, oid, &taken.layer) {
@@ -38,6 +38,7 @@ pub fn create(source: &str, fork: Option<&str>) -> String {
     }
     stop_point::at("create-files");
     rows::insert(&source, oid, &name, &Note::new(heirs));
+    frozen_ids::release(source.oid);
     refuse_invalid(oid);
     stop_point::at("create-row");
     // SAFETY: sets a flag of this transaction: a fork that was reported is on disk (as createdb).

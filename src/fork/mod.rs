@@ -9,6 +9,7 @@ pub mod create;
 pub mod cut;
 pub mod drop;
 pub mod files;
+mod frozen_ids;
 mod gate;
 pub mod heirs;
 pub mod marks;

@@ -1,6 +1,7 @@
 //! What this transaction's end decides: forks made and dropped in it.
 #![allow(unsafe_code)] // registers callbacks that C calls
 
+use crate::fork::frozen_ids;
 use crate::shmem;
 use crate::shmem::registry::{self, ForkState};
 use crate::stop_point;
@@ -123,6 +124,14 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut c_
                 PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
                 "cannot PREPARE a transaction that has created or dropped a fork"
             );
+        }
+        XACT_EVENT_PRE_COMMIT => {
+            let forks = PENDING.with(|pending| {
+                let made = |one: &Pending| (one.action == Action::Create).then_some(one.oid);
+                pending.borrow().iter().filter_map(made).collect::<Vec<_>>()
+            });
+            stop_point::at("commit-begins");
+            frozen_ids::hold_until_commit(&forks);
         }
         XACT_EVENT_COMMIT => settle(PENDING.take(), true),
         XACT_EVENT_ABORT => settle(PENDING.take(), false),

@@ -246,3 +246,43 @@ fn forks_beside_a_connection_for_each_transaction() {
     assert!(made >= 5, "{made} forks");
     sums(&cluster, "prod");
 }
+
+/// A client that leaves its transaction open after `fork_create` is in nobody's way.
+#[test]
+fn an_open_transaction_blocks_no_vacuum() {
+    let cluster = Cluster::new("");
+    source(&cluster);
+    let mut client = cluster.client("postgres");
+    let create = "BEGIN; SELECT fork_create('prod', 'f1'); SELECT fork_create('prod', 'f2')";
+    client.batch_execute(create).expect("two forks");
+    cluster.sql("prod", "SET statement_timeout = '10s'; VACUUM FREEZE");
+    client.batch_execute("COMMIT").expect("committed");
+    for fork in ["f1", "f2"] {
+        assert_eq!(cluster.sql(fork, BOTH), "0|0");
+        cluster.amcheck(fork);
+    }
+}
+
+/// Nothing keeps the commit log for a fork that was not committed while all databases were frozen: then it cannot
+/// be any more. In a row of its own it would.
+#[test]
+fn a_fork_that_came_too_late_for_the_commit_log_is_refused() {
+    let cluster = Cluster::new("");
+    source(&cluster);
+    cluster.sql("postgres", "ALTER DATABASE template0 ALLOW_CONNECTIONS on");
+    cluster.sql("postgres", "SELECT fork_create('prod', 'kept')");
+    cluster.sql("postgres", "SELECT fork_drop('kept')");
+    let mut client = cluster.client("postgres");
+    let create = "BEGIN; SELECT fork_create('prod', 'f'); SELECT fork_create('prod', 'g')";
+    client.batch_execute(create).expect("two forks");
+    cluster.must("vacuumdb", &["--all", "--freeze", "-q"]);
+    let error = client.batch_execute("COMMIT").expect_err("too late");
+    assert_eq!(
+        error.code().map(|code| code.code()),
+        Some("40001"),
+        "{error}"
+    );
+    cluster.wait_for_folders(0);
+    cluster.sql("postgres", "SELECT fork_create('prod', 'f')");
+    assert_eq!(cluster.sql("f", BOTH), "0|0");
+}
