@@ -23,6 +23,7 @@ pub fn create(source: &str, fork: Option<&str>) -> String {
     }
     standbys::refuse_unready();
     let source = catalog::find_source(source);
+    stop_point::at("create-locked");
     room::refuse_when_low(source.tablespace);
     let oid = catalog::new_oid();
     let heirs = heirs::of_new(&source);
@@ -37,7 +38,7 @@ pub fn create(source: &str, fork: Option<&str>) -> String {
         catalog::io_error("could not create the fork's files", &error);
     }
     stop_point::at("create-files");
-    rows::insert(&source, oid, &name, &Note::new(heirs));
+    rows::insert(&source, oid, &name, &Note::new(heirs), &taken.layer);
     frozen_ids::release(source.oid);
     refuse_invalid(oid);
     stop_point::at("create-row");

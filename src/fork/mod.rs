@@ -7,6 +7,7 @@ pub mod catalog;
 pub mod check;
 pub mod create;
 pub mod cut;
+mod dependencies;
 pub mod drop;
 pub mod files;
 mod frozen_ids;

@@ -9,8 +9,10 @@ use crate::fork::catalog::{
 };
 use crate::fork::heirs::{self, Note};
 use crate::fork::own_settings;
+use crate::fork::{catalog, dependencies};
 use crate::pg::text;
 use crate::pg::tuple::{Catalog, Row};
+use crate::shmem::registry::Slot;
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::prelude::*;
 
@@ -30,7 +32,7 @@ unsafe extern "C-unwind" {
 }
 
 /// Inserts the fork's row and what hangs on it. Raises 42P04 if the name is taken.
-pub fn insert(source: &Source, oid: u32, name: &str, note: &Note) {
+pub fn insert(source: &Source, oid: u32, name: &str, note: &Note, layer: &Slot) {
     if database_oid(name).is_some() {
         ereport!(
             ERROR,
@@ -60,11 +62,11 @@ pub fn insert(source: &Source, oid: u32, name: &str, note: &Note) {
         text::text_datum("pg_fork"),
         text::text_datum(&note.label()),
     ]);
-    // SAFETY: numbers of rows that exist; then makes them seen by the rest of this transaction.
-    unsafe {
-        pg_sys::copyTemplateDependencies(source.oid.into(), oid.into());
-        pg_sys::CommandCounterIncrement();
+    if let Err(error) = dependencies::copy(source.oid, oid, layer) {
+        catalog::io_error("could not read the cut's transactions", &error);
     }
+    // SAFETY: makes the rows seen by the rest of this transaction.
+    unsafe { pg_sys::CommandCounterIncrement() };
 }
 
 /// The source's row with the fork's number, name and owner, who takes the place of the source's owner

@@ -114,10 +114,12 @@ unsafe fn before(node: *mut pg_sys::Node, context: pg_sys::ProcessUtilityContext
         }
         members::before_drop(node);
         change::before_statement(node);
-        // What dropped forks left may be in the way when none is live any more.
+        // What dropped forks left may be in the way when none is live any more, and one may be on its way.
         let always = matches!(
             (*node).type_,
-            pg_sys::NodeTag::T_DropdbStmt | pg_sys::NodeTag::T_DropTableSpaceStmt
+            pg_sys::NodeTag::T_DropdbStmt
+                | pg_sys::NodeTag::T_DropTableSpaceStmt
+                | pg_sys::NodeTag::T_AlterDatabaseStmt
         );
         (any_live() || always) && intercept(node, context)
     }
@@ -230,6 +232,15 @@ unsafe fn intercept(node: *mut pg_sys::Node, context: pg_sys::ProcessUtilityCont
                 let moves = options(statement.options)
                     .iter()
                     .any(|(name, _)| name == "tablespace");
+                if moves && catalog::owns(oid) {
+                    // Under the lock that movedb takes, for the same reason as above.
+                    let top = context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL;
+                    pg_sys::PreventInTransactionBlock(
+                        top,
+                        c"ALTER DATABASE SET TABLESPACE".as_ptr(),
+                    );
+                    catalog::lock_for_drop(oid);
+                }
                 if moves && (registry::fork(oid).is_some() || !registry::forks_of(oid).is_empty()) {
                     refuse(
                         PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,

@@ -5,6 +5,22 @@
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
+/// The rows whose column is this number.
+fn oid_key(column: i16, value: u32) -> pg_sys::ScanKeyData {
+    // SAFETY: a whole key.
+    unsafe {
+        let mut key = std::mem::zeroed::<pg_sys::ScanKeyData>();
+        pg_sys::ScanKeyInit(
+            &mut key,
+            column,
+            pg_sys::BTEqualStrategyNumber as u16,
+            pg_sys::RegProcedure::from(184), // oideq
+            Datum::from(Oid::from(value)),
+        );
+        key
+    }
+}
+
 /// An open catalog.
 pub struct Catalog {
     relation: pg_sys::Relation,
@@ -37,28 +53,40 @@ impl Catalog {
 
     /// Calls `what` with each row whose columns, the first ones of the index, have the values.
     pub fn find(&self, index: u32, wanted: &[(i16, u32)], what: impl FnMut(&Row)) {
-        // SAFETY: whole keys.
-        let key = |(column, value): &(i16, u32)| unsafe {
-            let mut key = std::mem::zeroed::<pg_sys::ScanKeyData>();
-            pg_sys::ScanKeyInit(
-                &mut key,
-                *column,
-                pg_sys::BTEqualStrategyNumber as u16,
-                pg_sys::RegProcedure::from(184), // oideq
-                Datum::from(Oid::from(*value)),
-            );
-            key
-        };
-        let mut keys: Vec<_> = wanted.iter().map(key).collect();
-        self.scan(index, &mut keys, what);
+        let mut keys: Vec<_> = wanted
+            .iter()
+            .map(|(column, value)| oid_key(*column, *value))
+            .collect();
+        self.scan(std::ptr::null_mut(), index, &mut keys, what);
+    }
+
+    /// As [`Catalog::each`], as the snapshot sees the rows.
+    ///
+    /// # Safety
+    /// Nothing that the snapshot sees has been removed: this process's own is as old.
+    pub unsafe fn each_seen_by(
+        &self,
+        snapshot: pg_sys::Snapshot,
+        index: u32,
+        column: i16,
+        value: u32,
+        what: impl FnMut(&Row),
+    ) {
+        self.scan(snapshot, index, &mut [oid_key(column, value)], what);
     }
 
     /// Calls `what` with each row, in the order of the index; in that of the table for index 0.
     pub fn all(&self, index: u32, what: impl FnMut(&Row)) {
-        self.scan(index, &mut [], what);
+        self.scan(std::ptr::null_mut(), index, &mut [], what);
     }
 
-    fn scan(&self, index: u32, keys: &mut [pg_sys::ScanKeyData], mut what: impl FnMut(&Row)) {
+    fn scan(
+        &self,
+        snapshot: pg_sys::Snapshot,
+        index: u32,
+        keys: &mut [pg_sys::ScanKeyData],
+        mut what: impl FnMut(&Row),
+    ) {
         // SAFETY: a scan of an index of this catalog, ended here; a row lives until the next.
         unsafe {
             let scan = pg_sys::systable_beginscan(
@@ -66,7 +94,7 @@ impl Catalog {
                 index.into(),
                 // Not in a process that works in no database (relcache.c).
                 index != 0 && pg_sys::criticalSharedRelcachesBuilt,
-                std::ptr::null_mut(),
+                snapshot,
                 keys.len() as i32,
                 keys.as_mut_ptr(),
             );
@@ -86,15 +114,37 @@ impl Catalog {
 
     /// Puts in a copy of the row with these columns (from 1) changed; `None` is null.
     pub fn insert_like(&self, row: &Row, changes: &[(usize, Option<Datum>)]) {
-        self.write_like(row, changes, false);
+        self.write_like(row, changes, false, None);
+    }
+
+    /// The catalog's indexes, for many rows to be put in.
+    pub fn indexes(&self) -> Indexes {
+        // SAFETY: open to be written to.
+        Indexes(unsafe { pg_sys::CatalogOpenIndexes(self.relation) })
+    }
+
+    /// As [`Catalog::insert_like`], with the indexes open.
+    pub fn insert_like_with(
+        &self,
+        indexes: &Indexes,
+        row: &Row,
+        changes: &[(usize, Option<Datum>)],
+    ) {
+        self.write_like(row, changes, false, Some(indexes));
     }
 
     /// Changes these columns (from 1) of the row; `None` is null.
     pub fn update_like(&self, row: &Row, changes: &[(usize, Option<Datum>)]) {
-        self.write_like(row, changes, true);
+        self.write_like(row, changes, true, None);
     }
 
-    fn write_like(&self, row: &Row, changes: &[(usize, Option<Datum>)], update: bool) {
+    fn write_like(
+        &self,
+        row: &Row,
+        changes: &[(usize, Option<Datum>)],
+        update: bool,
+        indexes: Option<&Indexes>,
+    ) {
         const MOST: usize = 32;
         let (mut values, mut nulls, mut replace) =
             ([Datum::from(0usize); MOST], [false; MOST], [false; MOST]);
@@ -112,11 +162,12 @@ impl Catalog {
                 nulls.as_mut_ptr(),
                 replace.as_mut_ptr(),
             );
-            match update {
-                true => {
+            match indexes {
+                _ if update => {
                     pg_sys::CatalogTupleUpdate(self.relation, &raw mut (*row.tuple).t_self, copy)
                 }
-                false => pg_sys::CatalogTupleInsert(self.relation, copy),
+                Some(open) => pg_sys::CatalogTupleInsertWithInfo(self.relation, copy, open.0),
+                None => pg_sys::CatalogTupleInsert(self.relation, copy),
             }
             pg_sys::heap_freetuple(copy);
         }
@@ -140,6 +191,18 @@ impl Catalog {
     pub fn remove(&self, row: &Row) {
         // SAFETY: a row of this catalog.
         unsafe { pg_sys::CatalogTupleDelete(self.relation, &raw mut (*row.tuple).t_self) };
+    }
+}
+
+/// A catalog's open indexes.
+pub struct Indexes(pg_sys::CatalogIndexState);
+
+impl Drop for Indexes {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: opened by `indexes`.
+            unsafe { pg_sys::CatalogCloseIndexes(self.0) };
+        }
     }
 }
 

@@ -109,8 +109,16 @@ fn known(oid: u32) -> Known {
         crate::smgr::handles::forget_all();
     }
     // No older than `now`; if newer, the next call sees another generation and asks again.
-    let known = registry::read(|table| look(table, oid));
-    VIEW.with_borrow_mut(|view| view.known.insert(oid, known.clone()));
+    let (known, is_whole) = registry::read(|table| {
+        // A fork that has no cut yet may be looked at, but it is nothing to remember.
+        let cut = table
+            .get(oid)
+            .is_none_or(|slot| !slot.is_fork() || slot.seq != 0);
+        (look(table, oid), cut)
+    });
+    if is_whole {
+        VIEW.with_borrow_mut(|view| view.known.insert(oid, known.clone()));
+    }
     known
 }
 
