@@ -66,7 +66,7 @@ mod on {
                 PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
                 format!("stop point {name}")
             ),
-            Some("nap") => std::thread::sleep(std::time::Duration::from_millis(700)),
+            Some("nap") => std::thread::sleep(std::time::Duration::from_secs(1)),
             Some("wait") => {
                 while action(name).is_some() {
                     std::thread::sleep(std::time::Duration::from_millis(1));

@@ -32,7 +32,11 @@ fn fork(cluster: &Cluster, name: &str, stop: &str) -> JoinHandle<Result<(), post
         format!("SET pg_fork.stop_point = '{stop}'; SET pg_fork.max_pause = '5s'; SET pg_fork.cut_timeout = '20s'");
     client.batch_execute(&prepare).expect("set");
     let create = format!("SELECT fork_create('prod', '{name}')");
-    thread::spawn(move || client.batch_execute(&create))
+    let cutter = thread::spawn(move || client.batch_execute(&create));
+    // So that it is on its way when a test begins to count.
+    let begun = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT fork_create%' AND state = 'active'";
+    while !cutter.is_finished() && cluster.sql("postgres", begun) == "0" {}
+    cutter
 }
 
 fn counted(cluster: &Cluster, what: &str) -> u64 {

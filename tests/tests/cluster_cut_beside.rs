@@ -13,7 +13,14 @@ fn create(cluster: &Cluster, stop: &str) -> JoinHandle<Result<(), postgres::Erro
         .expect("set");
     let cut = move || client.batch_execute("SELECT fork_create('prod', 'f')");
     let cutter = thread::spawn(cut);
-    thread::sleep(Duration::from_millis(250));
+    // It holds its source, and has cut it if that comes first.
+    let there = match stop {
+        "create-cut" => "SELECT value::int FROM pg_fork_stats WHERE name = 'cuts'",
+        _ => "SELECT count(DISTINCT pid) FROM pg_locks l JOIN pg_database d ON l.objid = d.oid WHERE classid = 1262 AND datname = 'prod'",
+    };
+    while cluster.sql("postgres", there) != "1" {
+        thread::sleep(Duration::from_millis(5));
+    }
     cutter
 }
 
