@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 /// What the first look found: everyone is stopped, but those that cannot move.
 pub(super) struct AllStopped {
-    /// How many processes had come to a database until then.
+    /// How many processes had come to the database until then.
     arrivals: u64,
     /// Not stopped, because each is blocked where it can neither answer nor change a page.
     excused: Vec<Peer>,
@@ -26,14 +26,14 @@ fn is_stopped(peer: &Peer) -> bool {
     shmem::stopped_flag(peer.number).is_some_and(|flag| flag.load(Ordering::SeqCst))
 }
 
-fn arrivals() -> u64 {
-    shmem::shared().map_or(0, |shared| shared.arrivals.load(Ordering::SeqCst))
+fn arrivals(db: u32) -> u64 {
+    shmem::shared().map_or(0, |shared| shared.arrivals(db).load(Ordering::SeqCst))
 }
 
 /// Whether everyone is stopped; those that are not, if not.
 pub(super) fn look(db: u32) -> Result<AllStopped, Vec<Peer>> {
     // First the count: who comes later either is seen below, or changes it.
-    let arrivals = arrivals();
+    let arrivals = arrivals(db);
     let mut excused = process::peers_in(db);
     excused.retain(|peer| !is_stopped(peer));
     match excused.iter().all(is_harmless) {
@@ -61,7 +61,7 @@ impl AllStopped {
         let same = |one: &Peer| now.excused.iter().any(|peer| peer.pid == one.pid);
         let stays = |one: &Peer| same(one) || is_stopped(one);
         // The count after the look, because who came and went between the looks has changed it before it went.
-        if arrivals() == self.arrivals && self.excused.iter().all(stays) {
+        if arrivals(db) == self.arrivals && self.excused.iter().all(stays) {
             return Ok(());
         }
         Err(Moved::Unseen)

@@ -52,8 +52,9 @@ pub struct Shared {
     pub state_changes: AtomicU64,
     /// The database that is being cut, or 0 (D4).
     pub cut_db: AtomicU32,
-    /// Processes that have come to a database so far, each counted before it leaves again.
-    pub arrivals: AtomicU64,
+    /// Processes that have come to a database so far, each counted before it leaves again. By the database's
+    /// number, in so many places.
+    arrivals: [AtomicU64; ARRIVALS],
     /// Until when no source is stopped again, by the machine's clock: by anyone, and by callers who are no
     /// superusers ([`crate::fork::patience`]).
     pub rest_until: [AtomicU64; 2],
@@ -67,6 +68,15 @@ pub struct Shared {
     pub stats: stats::Counters,
     /// Where the WAL was when a layer was written to last ([`crate::fork::marks`]).
     pub touched: [AtomicU64; crate::fork::marks::PLACES],
+}
+
+const ARRIVALS: usize = 64;
+
+impl Shared {
+    /// How many have come to the database so far, or to one that shares its place.
+    pub fn arrivals(&self, db: u32) -> &AtomicU64 {
+        &self.arrivals[db as usize % ARRIVALS]
+    }
 }
 
 static SHARED: AtomicPtr<Shared> = AtomicPtr::new(std::ptr::null_mut());

@@ -63,11 +63,12 @@ fn arrive(commits: bool) {
     let Some(shared) = shmem::shared() else {
         return;
     };
-    if process::my_database() == 0 {
+    let db = process::my_database();
+    if db == 0 {
         return;
     }
     ARRIVED.store(true, Ordering::Relaxed);
-    shared.arrivals.fetch_add(1, Ordering::SeqCst);
+    shared.arrivals(db).fetch_add(1, Ordering::SeqCst);
     // A first transaction that fails is the process's last.
     if commits && process::may_stop() {
         keep_sentinels(None);

@@ -32,10 +32,21 @@ fn fork(cluster: &Cluster, name: &str, stop: &str) -> JoinHandle<Result<(), post
         format!("SET pg_fork.stop_point = '{stop}'; SET pg_fork.max_pause = '5s'; SET pg_fork.cut_timeout = '20s'");
     client.batch_execute(&prepare).expect("set");
     let create = format!("SELECT fork_create('prod', '{name}')");
-    let cutter = thread::spawn(move || client.batch_execute(&create));
-    // So that it is on its way when a test begins to count.
-    let begun = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT fork_create%' AND state = 'active'";
-    while !cutter.is_finished() && cluster.sql("postgres", begun) == "0" {}
+    thread::spawn(move || client.batch_execute(&create))
+}
+
+/// As [`fork`], once the cutter is where it naps: at the gate, or with everyone stopped.
+fn napping(cluster: &Cluster, name: &str, stop: &str) -> JoinHandle<Result<(), postgres::Error>> {
+    let _witness = cluster.client("prod");
+    let cutter = fork(cluster, name, &format!("{stop}:nap"));
+    let there = match stop {
+        "cut-gate" => "SELECT count(*) > 0 FROM pg_locks WHERE classid = 1262 AND mode = 'ShareLock' AND granted",
+        _ => "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'pg_fork' AND datname = 'prod'",
+    };
+    while cluster.sql("postgres", there) != "t" {
+        assert!(!cutter.is_finished(), "it did not nap");
+    }
+    thread::sleep(Duration::from_millis(50));
     cutter
 }
 
@@ -44,18 +55,12 @@ fn counted(cluster: &Cluster, what: &str) -> u64 {
     cluster.sql("postgres", &sql).parse().expect("a number")
 }
 
-/// The cutter is at its stop point: the others wait for it.
-fn nap() {
-    thread::sleep(Duration::from_millis(250));
-}
-
 /// It writes both tables, has their pages flushed by others, and is gone before the cut is done.
 #[test]
 fn who_logs_in_during_the_pause_waits_outside() {
     let cluster = Cluster::new("checkpoint_timeout = 1h");
     source(&cluster);
-    let cut = fork(&cluster, "f", "cut-captured:nap");
-    nap();
+    let cut = napping(&cluster, "f", "cut-captured");
     let began = Instant::now();
     cluster.sql("prod", ONE);
     assert!(
@@ -76,8 +81,7 @@ fn who_cannot_be_kept_out_is_seen() {
     let mut owner = cluster.client("postgres");
     let comment = "BEGIN; COMMENT ON DATABASE prod IS 'shop'";
     owner.batch_execute(comment).expect("a comment");
-    let cut = fork(&cluster, "f", "cut-captured:nap");
-    nap();
+    let cut = napping(&cluster, "f", "cut-captured");
     cluster.sql("prod", ONE);
     cluster.sql("postgres", "CHECKPOINT");
     cut.join().expect("ended").expect("a fork");
@@ -106,8 +110,7 @@ fn who_leaves_during_the_pause_is_seen() {
             _ => 0,
         };
     }
-    let cut = fork(&cluster, "f", "cut-captured:nap");
-    nap();
+    let cut = napping(&cluster, "f", "cut-captured");
     let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'ClientWrite'";
     assert_eq!(cluster.sql("postgres", end), "1");
     cut.join().expect("ended").expect("a fork");
@@ -138,8 +141,7 @@ fn subtransactions_without_number_are_all_in_flight_or_none() {
         client
     };
     let (mut open, mut commits, mut aborts) = (begin("open"), begin("commits"), begin("aborts"));
-    let cut = fork(&cluster, "f", "cut-gate:nap");
-    nap();
+    let cut = napping(&cluster, "f", "cut-gate");
     open.batch_execute(&many("open", 301)).expect("written");
     commits
         .batch_execute(&many("commits", 301))
