@@ -38,6 +38,8 @@ pub fn wake(shared: &Shared) {
 
 /// Between two spells of work that is in others' way and can wait.
 const BREATH: Duration = Duration::from_millis(500);
+/// The same between two spells of a merge.
+const SHORT_BREATH: Duration = Duration::from_millis(5);
 
 /// The worker's life.
 #[pg_guard]
@@ -68,13 +70,14 @@ pub extern "C-unwind" fn pg_fork_worker_main(_arg: pg_sys::Datum) {
         }
         // What a next cut waits for, before and after each of what may take long.
         write_behind::run();
-        clean_up();
+        let cleaned = clean_up();
         write_behind::run();
         let tended = marks::tend();
         write_behind::run();
         room::tend();
         let pause = Duration::from_secs(if shmem::any_live() { 1 } else { 5 });
         let pause = if tended { pause } else { BREATH };
+        let pause = if cleaned { pause } else { SHORT_BREATH };
         let pause = write_behind::next().map_or(pause, |next| next.min(pause));
         if shared.cleanup.load(Ordering::SeqCst) == 0 && !BackgroundWorker::wait_latch(Some(pause))
         {
@@ -118,7 +121,8 @@ pub extern "C-unwind" fn pg_fork_rows_main(database: pg_sys::Datum) {
     BackgroundWorker::transaction(start::remove_strangers);
 }
 
-fn clean_up() {
+/// Whether that is all for now.
+fn clean_up() -> bool {
     let dropped: Vec<Slot> = registry::read(|table| {
         let gone = |slot: &Slot| slot.is_fork() && slot.state == ForkState::Dropping;
         let dropped = |slot: &&Slot| match slot.used {
@@ -133,7 +137,7 @@ fn clean_up() {
     for slot in &dropped {
         bury(slot);
     }
-    merge::run();
+    merge::run()
 }
 
 /// Removes a dropped fork. Its WAL may be replayed yet; recovery passes over that of a database that
@@ -147,7 +151,7 @@ fn bury(slot: &Slot) {
     // A base has no `meta` file, which is enough.
     if slot.used != Use::Base && files::real_dir(oid, files::DEFAULT_TABLESPACE).exists() {
         // A fork that bears a mark is not to be trusted after a crash of the machine in any case.
-        if let Err(error) = files::write_meta(&meta_of(&stone), slot.marked == 0) {
+        if let Err(error) = files::write_tombstone(&meta_of(&stone), slot.marked == 0) {
             log!("pg_fork: could not write the tombstone of the fork with OID {oid}: {error}");
             return;
         }

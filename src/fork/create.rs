@@ -9,6 +9,7 @@ use crate::shmem::registry::{self, ForkState, Slot, Use};
 use crate::stop_point;
 use pg_fork_core::names;
 use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::fs;
 use std::io;
@@ -24,6 +25,7 @@ pub fn create(source: &str, fork: Option<&str>) -> String {
     standbys::refuse_unready();
     let source = catalog::find_source(source);
     stop_point::at("create-locked");
+    refuse_invalid_source(&source);
     room::refuse_when_low(source.tablespace);
     let oid = catalog::new_oid();
     let heirs = heirs::of_new(&source);
@@ -45,6 +47,21 @@ pub fn create(source: &str, fork: Option<&str>) -> String {
     // SAFETY: sets a flag of this transaction: a fork that was reported is on disk (as createdb).
     unsafe { pg_sys::ForceSyncCommit() };
     name
+}
+
+/// Raises 55000 if the source is a fork that is invalid: a fork of it would be, too.
+fn refuse_invalid_source(source: &catalog::Source) {
+    let invalid = |slot: &Slot| slot.state == ForkState::Invalid;
+    if let Some(slot) = registry::fork(source.oid).filter(invalid) {
+        ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("cannot fork \"{}\": it is an invalid fork", source.name),
+            "fork_create",
+        )
+        .set_detail(slot.reason())
+        .set_hint("Drop it with fork_drop, and fork what it was forked from.")
+        .report(PgLogLevel::ERROR);
+    }
 }
 
 /// What went wrong for the fork in other processes since its cut: raises 53100 or 58030.

@@ -7,9 +7,10 @@ use pg_fork_core::format::meta::Meta;
 use pg_fork_core::types::{RelFork, HANDED};
 use pgrx::pg_sys;
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{symlink, DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{symlink, DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The folder of all that is ours. Base backups skip names with this beginning (basebackup.c,
@@ -58,14 +59,17 @@ pub fn db_dir(oid: u32, spc: u32) -> PathBuf {
     tablespace_dir(spc).join(oid.to_string())
 }
 
+/// Where the folders of forks and layers are in a tablespace.
+pub fn root_dir(spc: u32) -> PathBuf {
+    match spc {
+        DEFAULT_TABLESPACE => ROOT.into(),
+        _ => tablespace_dir(spc).join(ROOT),
+    }
+}
+
 /// The real folder behind a fork's or layer's link, in a tablespace.
 pub fn real_dir(oid: u32, spc: u32) -> PathBuf {
-    let root = if spc == DEFAULT_TABLESPACE {
-        PathBuf::from(ROOT)
-    } else {
-        tablespace_dir(spc).join(ROOT)
-    };
-    root.join(oid.to_string())
+    root_dir(spc).join(oid.to_string())
 }
 
 /// The relation fork and segment number under which md's file tags reach a file of data.
@@ -211,12 +215,8 @@ pub fn link_or(
 /// memory.
 pub fn unlink_versions() {
     for spc in tablespaces() {
-        let root = if spc == DEFAULT_TABLESPACE {
-            PathBuf::from(ROOT)
-        } else {
-            tablespace_dir(spc).join(ROOT)
-        };
-        for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        let entries = fs::read_dir(root_dir(spc));
+        for entry in entries.into_iter().flatten().flatten() {
             let link = entry.path().join("PG_VERSION");
             if link
                 .symlink_metadata()
@@ -273,9 +273,9 @@ pub fn sync_folder(oid: u32, spc: u32) -> io::Result<()> {
 pub fn sync_places(mut spaces: BTreeSet<u32>) -> io::Result<()> {
     spaces.insert(DEFAULT_TABLESPACE);
     for spc in spaces {
-        let real = real_dir(0, spc);
-        if let Some(root) = real.parent().filter(|root| root.exists()) {
-            sync_dir(root)?;
+        let root = root_dir(spc);
+        if root.exists() {
+            sync_dir(&root)?;
         }
         sync_dir(&tablespace_dir(spc))?;
     }
@@ -327,21 +327,49 @@ pub fn read_meta(oid: u32) -> io::Result<Meta> {
     Meta::decode(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-/// Notes on disk that a fork is invalid. Where there is no room for a new file, in the old one; where
-/// that fails too, by removing it.
+/// Writes the `meta` file where there may be no room for a new one: then in the old one, with the reason that is
+/// there.
+fn rewrite_meta(meta: &Meta, durable: bool) -> io::Result<()> {
+    write_meta(meta, durable).or_else(|_| {
+        let path = real_dir(meta.oid, DEFAULT_TABLESPACE).join(META);
+        // As long as before. What is half written cannot be read, so nobody trusts it.
+        let reason = read_meta(meta.oid)?.reason;
+        let same = Meta {
+            reason,
+            ..meta.clone()
+        };
+        let mut file = OpenOptions::new().write(true).open(&path)?;
+        file.write_all(&same.encode())?;
+        if durable {
+            file.sync_all()?;
+        }
+        Ok(())
+    })
+}
+
+/// Writes a dropped fork's tombstone. Where there is no room, its folder is to be one without a `meta` file: that
+/// says as much.
+pub fn write_tombstone(meta: &Meta, durable: bool) -> io::Result<()> {
+    rewrite_meta(meta, durable).or_else(|_| {
+        let dir = real_dir(meta.oid, DEFAULT_TABLESPACE);
+        match fs::remove_file(dir.join(META)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        match durable {
+            true => sync_dir(&dir),
+            false => Ok(()),
+        }
+    })
+}
+
+/// Notes on disk that a fork is invalid; where that fails, by removing its `meta` file.
 pub fn note_invalid(oid: u32, reason: &str) {
     let path = real_dir(oid, DEFAULT_TABLESPACE).join(META);
     let noted = read_meta(oid).and_then(|mut meta| {
         meta.state = pg_fork_core::format::meta::State::Invalid;
-        let short = meta.reason.clone();
         meta.reason = reason.into();
-        write_meta(&meta, true).or_else(|_| {
-            // As long as before. What is half written tells the same: it cannot be read.
-            meta.reason = short;
-            let mut file = OpenOptions::new().write(true).open(&path)?;
-            file.write_all(&meta.encode())?;
-            file.sync_all()
-        })
+        rewrite_meta(&meta, true)
     });
     match noted {
         Ok(()) => {}
@@ -413,7 +441,13 @@ pub fn remove(oid: u32, whole: bool) -> bool {
         let real = real_dir(oid, spc);
         for entry in fs::read_dir(&real).into_iter().flatten().flatten() {
             if entry.file_name() != META {
-                gone &= removed(fs::remove_file(entry.path()), &entry.path());
+                let path = entry.path();
+                // No folder of ours, but in the way of removing ours.
+                let result = match entry.file_type().is_ok_and(|found| found.is_dir()) {
+                    true => fs::remove_dir(&path),
+                    false => fs::remove_file(&path),
+                };
+                gone &= removed(result, &path);
                 crate::stop_point::at("remove-file");
             }
         }
@@ -452,6 +486,12 @@ pub fn leave_tablespace(spc: u32) {
     let _ = fs::remove_file(tablespace_dir(spc).join(VERSION_FILE));
 }
 
+/// Whether a file in a fork's folder is a relation's, or a relation's map.
+pub fn is_relation(name: &OsStr) -> bool {
+    let bytes = name.as_encoded_bytes();
+    bytes.first().is_some_and(u8::is_ascii_digit) || bytes.starts_with(MAP_PREFIX.as_bytes())
+}
+
 /// Removes the relations of a fork and their maps; what a session needs to log in stays.
 pub fn remove_relations(oid: u32) {
     for spc in tablespaces() {
@@ -460,11 +500,7 @@ pub fn remove_relations(oid: u32) {
             .flatten()
             .flatten()
         {
-            let name = entry.file_name();
-            let bytes = name.as_encoded_bytes();
-            if bytes.first().is_some_and(u8::is_ascii_digit)
-                || bytes.starts_with(MAP_PREFIX.as_bytes())
-            {
+            if is_relation(&entry.file_name()) {
                 removed(fs::remove_file(entry.path()), &entry.path());
             }
         }
@@ -479,22 +515,6 @@ fn removed(result: io::Result<()>, path: &Path) -> bool {
         }
         _ => true,
     }
-}
-
-/// Bytes of storage that a fork or layer takes, in all tablespaces.
-pub fn storage(oid: u32) -> i64 {
-    tablespaces()
-        .into_iter()
-        .flat_map(|spc| {
-            fs::read_dir(real_dir(oid, spc))
-                .into_iter()
-                .flatten()
-                .flatten()
-        })
-        .filter_map(|entry| entry.metadata().ok())
-        .filter(|found| found.is_file())
-        .map(|found| found.blocks() as i64 * 512)
-        .sum()
 }
 
 /// Whether the database has a folder, or a link to one, in any tablespace.

@@ -5,6 +5,7 @@ pub mod base;
 pub mod capture;
 pub mod catalog;
 pub mod check;
+pub mod cost;
 pub mod create;
 pub mod cut;
 mod dependencies;

@@ -10,14 +10,20 @@ use crate::smgr::host::Server;
 use crate::smgr::{failure, handles, reads};
 use pg_fork_core::engine::{current_len, EngineError, FileOf, Host};
 use pg_fork_core::types::{MapState, RelFork, PAGE_SIZE};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
 
-/// In the postmaster, after a crash.
+/// In the postmaster, after a crash: prod waits for it, so each folder is looked into once, however many forks
+/// read it.
 pub fn reset_all() {
-    for (fork, _) in registry::all_forks() {
-        if let Err(error) = reset(&fork) {
+    let forks = registry::all_forks();
+    if forks.is_empty() {
+        return;
+    }
+    let inits = Inits::find();
+    for (fork, _) in forks {
+        if let Err(error) = reset(&fork, &inits) {
             let reason = format!(
                 "could not reset its unlogged tables: {}",
                 failure::describe(&error)
@@ -27,11 +33,18 @@ pub fn reset_all() {
     }
 }
 
-fn reset(fork: &Slot) -> Result<(), EngineError<io::Error>> {
-    let Some(node) = view::node(fork.oid) else {
+fn reset(fork: &Slot, inits: &Inits) -> Result<(), EngineError<io::Error>> {
+    let found = inits.of(fork);
+    // Else it need not even be known what the fork reads.
+    let node = if found.is_empty() {
+        None
+    } else {
+        view::node(fork.oid)
+    };
+    let Some(node) = node else {
         return Ok(());
     };
-    for init in init_forks(fork.oid) {
+    for init in found {
         let Some(blocks) = current_len(&Server, fork.oid, &node, init)? else {
             continue;
         };
@@ -73,22 +86,76 @@ fn reset(fork: &Slot) -> Result<(), EngineError<io::Error>> {
     Ok(())
 }
 
-/// The init forks that the fork may have: those of its ancestors, and what layers keep of such.
-fn init_forks(fork: u32) -> BTreeSet<RelFork> {
-    let mut places = view::layers_needed(fork);
-    let mut at = fork;
-    while let Some(origin) = view::node(at).and_then(|node| node.origin.clone()) {
-        at = origin.parent;
-        places.push(at);
-    }
-    let mut found = BTreeSet::new();
-    for spc in files::tablespaces() {
-        for place in &places {
-            let entries = fs::read_dir(files::db_dir(*place, spc));
-            for entry in entries.into_iter().flatten().flatten() {
-                let rel = entry.file_name().to_str().and_then(files::parse_init);
-                found.extend(rel.map(|rel| RelFork { spc, rel, fork: 3 }));
+/// The init forks of one source.
+#[derive(Default)]
+struct OfSource {
+    /// What its own folders have.
+    own: Vec<RelFork>,
+    /// What its layers keep, each with the layer's number in the order of cuts.
+    kept: Vec<(u64, RelFork)>,
+}
+
+/// The init forks that there are, as each source has them.
+struct Inits {
+    /// Sources without any are not there.
+    by_source: HashMap<u32, OfSource>,
+    /// Of each fork: where it was cut from.
+    origins: HashMap<u32, (u32, u64)>,
+}
+
+impl Inits {
+    fn find() -> Self {
+        let slots: Vec<Slot> = registry::read(|table| table.iter().copied().collect());
+        let spaces = files::tablespaces();
+        let forks = slots.iter().filter(|slot| !slot.is_layer());
+        let origins = forks.map(|slot| (slot.oid, (slot.source, slot.seq)));
+        let mut inits = Inits {
+            by_source: HashMap::new(),
+            origins: origins.collect(),
+        };
+        let sources: BTreeSet<u32> = slots.iter().map(|slot| slot.source).collect();
+        for source in sources {
+            let found = inits_in(source, &spaces);
+            if !found.is_empty() {
+                inits.by_source.entry(source).or_default().own = found;
             }
+        }
+        for layer in slots.iter().filter(|slot| slot.is_layer()) {
+            for rel in inits_in(layer.oid, &spaces) {
+                let of_source = inits.by_source.entry(layer.source).or_default();
+                of_source.kept.push((layer.seq, rel));
+            }
+        }
+        inits
+    }
+
+    /// Those that the fork may have: of its ancestors, and what layers that it reads keep of such.
+    fn of(&self, fork: &Slot) -> BTreeSet<RelFork> {
+        let mut found = BTreeSet::new();
+        let mut at = fork.oid;
+        while let Some((source, seq)) = self.origins.get(&at) {
+            if let Some(inits) = self.by_source.get(source) {
+                found.extend(&inits.own);
+                let read = inits.kept.iter().filter(|(of, _)| of >= seq);
+                found.extend(read.map(|(_, rel)| *rel));
+            }
+            at = *source;
+        }
+        found
+    }
+}
+
+fn inits_in(place: u32, spaces: &[u32]) -> Vec<RelFork> {
+    let mut found = Vec::new();
+    for spc in spaces {
+        let entries = fs::read_dir(files::db_dir(place, *spc));
+        for entry in entries.into_iter().flatten().flatten() {
+            let rel = entry.file_name().to_str().and_then(files::parse_init);
+            found.extend(rel.map(|rel| RelFork {
+                spc: *spc,
+                rel,
+                fork: 3,
+            }));
         }
     }
     found

@@ -67,6 +67,19 @@ pub fn write_back(file: &File, offset: u64, len: u64) -> io::Result<()> {
     }
 }
 
+/// Gives a part of a file back to the filesystem, where that can do it: it reads as zeros then.
+pub fn give_back(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    // SAFETY: an open descriptor.
+    let failed = unsafe {
+        let flags = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        libc::fallocate(file.as_raw_fd(), flags, offset as i64, len as i64) != 0
+    };
+    match io::Error::last_os_error() {
+        error if failed && error.raw_os_error() != Some(libc::EOPNOTSUPP) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Whether the page's header is sane, and its checksum right if there are checksums (bufpage.c).
 pub fn is_verified(page: &Page, block: u32) -> bool {
     // The function wants a page that is aligned as a buffer is.

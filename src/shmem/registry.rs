@@ -6,6 +6,7 @@
 
 use crate::pg::lwlock::{hold, Which};
 use pg_fork_core::table::{Record, Table, TableMut};
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 /// What a slot is used for.
@@ -222,17 +223,30 @@ pub fn count_forks_of(source: u32) -> usize {
 
 /// All live forks, each with its depth: a fork of a plain database has depth 1.
 pub fn all_forks() -> Vec<(Slot, u32)> {
-    let depth = |table: Table<Slot>, fork: &Slot| {
-        let (mut depth, mut at) = (1, fork.source);
-        while let Some(parent) = table.get(at).filter(|slot| slot.is_fork()) {
-            (at, depth) = (parent.source, depth + 1);
+    let forks: Vec<Slot> = read(|table| {
+        table
+            .iter()
+            .filter(|slot| slot.is_fork())
+            .copied()
+            .collect()
+    });
+    let sources: HashMap<u32, u32> = forks.iter().map(|fork| (fork.oid, fork.source)).collect();
+    // Each is looked at once: forks of forks may be a long line.
+    let mut depths: HashMap<u32, u32> = HashMap::new();
+    for fork in &forks {
+        let (mut line, mut at) = (Vec::new(), fork.oid);
+        while let (Some(source), None) = (sources.get(&at), depths.get(&at)) {
+            line.push(at);
+            at = *source;
         }
-        depth
-    };
-    read(|table| {
-        let forks = table.iter().filter(|slot| slot.is_fork());
-        forks.map(|slot| (*slot, depth(table, slot))).collect()
-    })
+        let mut depth = depths.get(&at).copied().unwrap_or(0);
+        for oid in line.into_iter().rev() {
+            depth += 1;
+            depths.insert(oid, depth);
+        }
+    }
+    let depth = |fork: &Slot| depths.get(&fork.oid).copied().unwrap_or(1);
+    forks.iter().map(|fork| (*fork, depth(fork))).collect()
 }
 
 /// The source of a layer, if that is what the number names.

@@ -4,7 +4,7 @@
 //! decides whom they hurt (D14).
 
 use crate::fork::files::{db_dir, ensure_dir, segment_path, sync_dir, MAP_SEGMENT, SEGMENT_BLOCKS};
-use crate::fork::marks;
+use crate::fork::{marks, merge};
 use crate::pg::{disk, process};
 use crate::shmem::{self, pagemap, registry, view};
 use crate::smgr::{captured, handles, settle, sync};
@@ -194,6 +194,10 @@ impl Host for Server {
             pagemap::forget_state(into.space, *rel);
         }
         sync_dir(&db_dir(into.oid, rel.spc))
+    }
+
+    fn merged(&self, from: FileOf, blocks: &[Block]) -> io::Result<bool> {
+        merge::tell_merged(from, blocks)
     }
 
     fn changes(&self) -> u64 {

@@ -2,14 +2,14 @@
 //! whoever owns the extension's schema.
 #![allow(unsafe_code)] // C calls it; calls of the server's own functions
 
-use crate::fork::{catalog, files};
+use crate::fork::{catalog, cost};
 use crate::pg::text;
 use crate::shmem::registry::{self, ForkState, Slot};
 use crate::sql::api::version_1;
 use crate::sql::srf::{self, text_column};
 use pgrx::pg_sys::{self, Datum};
 use pgrx::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 version_1!(pg_finfo_fork_tree_c);
 
@@ -82,10 +82,11 @@ fn lines() -> Vec<Line> {
     let named: Vec<_> = forks
         .filter_map(|fork| catalog::database_name(fork.oid).map(|name| (name, fork)))
         .collect();
-    let is_fork = |oid: u32| named.iter().any(|(_, fork)| fork.oid == oid);
+    let forks: HashSet<u32> = named.iter().map(|(_, fork)| fork.oid).collect();
     let mut roots = BTreeMap::new();
     for (name, fork) in &named {
-        if is_fork(fork.source) {
+        pgrx::check_for_interrupts!();
+        if forks.contains(&fork.source) {
             continue;
         }
         match catalog::database_name(fork.source) {
@@ -129,9 +130,9 @@ fn age(fork: &Slot) -> Option<Datum> {
     }
 }
 
-/// The fork's own storage, as people read it.
-fn size(fork: &Slot) -> Option<Datum> {
-    let bytes = files::storage(fork.oid).into_datum();
+/// Bytes as people read them.
+fn size(bytes: i64) -> Option<Datum> {
+    let bytes = bytes.into_datum();
     // SAFETY: dbsize.c; an argument of type bigint.
     unsafe { pgrx::direct_function_call_as_datum(pg_sys::pg_size_pretty, &[bytes]) }
 }
@@ -143,11 +144,16 @@ pub unsafe extern "C-unwind" fn fork_tree_c(call: pg_sys::FunctionCallInfo) -> D
     // SAFETY: declared in the SQL below.
     unsafe {
         let mut rows = srf::Rows::begin(call);
+        let costs = cost::all();
         for line in lines() {
+            pgrx::check_for_interrupts!();
+            let cost = line.fork.as_ref().map(|fork| costs.get(&fork.oid));
+            let cost = cost.map(|cost| cost.copied().unwrap_or_default());
             rows.put(&[
                 text_column(Some(&line.tree)),
                 line.fork.as_ref().and_then(age),
-                line.fork.as_ref().and_then(size),
+                cost.and_then(|cost| size(cost.private + cost.preimages)),
+                cost.and_then(|cost| size(cost.freed)),
                 sessions(line.database).into_datum(),
             ]);
         }
@@ -157,7 +163,7 @@ pub unsafe extern "C-unwind" fn fork_tree_c(call: pg_sys::FunctionCallInfo) -> D
 
 extension_sql!(
     r#"
-CREATE FUNCTION fork_tree() RETURNS TABLE (tree text, age interval, size text, sessions int)
+CREATE FUNCTION fork_tree() RETURNS TABLE (tree text, age interval, size text, freed text, sessions int)
     VOLATILE PARALLEL RESTRICTED LANGUAGE c AS 'MODULE_PATHNAME', 'fork_tree_c';
 COMMENT ON FUNCTION fork_tree() IS 'the forks of this server as a tree, for people';
 "#,

@@ -2,10 +2,9 @@
 //! functions that return rows. All may read the views, so all may call the functions.
 #![allow(unsafe_code)] // C calls these
 
-use crate::fork::{catalog, check, files};
+use crate::fork::{catalog, check, cost};
 use crate::shmem::registry;
 use crate::shmem::stats;
-use crate::shmem::view;
 use crate::sql::api::{required_name, version_1};
 use crate::sql::srf::{self, text_column};
 use crate::sql::tree;
@@ -23,10 +22,11 @@ pub unsafe extern "C-unwind" fn fork_list_c(call: pg_sys::FunctionCallInfo) -> D
     // SAFETY: declared in the SQL below.
     unsafe {
         let mut rows = srf::Rows::begin(call);
+        let costs = cost::all();
         for (slot, depth) in registry::all_forks() {
+            pgrx::check_for_interrupts!();
             let reason = slot.reason();
-            let layers = view::layers_needed(slot.oid);
-            let preimages: i64 = layers.into_iter().map(files::storage).sum();
+            let cost = costs.get(&slot.oid).copied().unwrap_or_default();
             rows.put(&[
                 Some(Datum::from(slot.oid)),
                 Some(Datum::from(slot.source)),
@@ -36,8 +36,9 @@ pub unsafe extern "C-unwind" fn fork_list_c(call: pg_sys::FunctionCallInfo) -> D
                 text_column(Some(tree::state_name(slot.state))),
                 text_column((!reason.is_empty()).then_some(&reason)),
                 tree::sessions(slot.oid).into_datum(),
-                files::storage(slot.oid).into_datum(),
-                preimages.into_datum(),
+                cost.private.into_datum(),
+                cost.preimages.into_datum(),
+                cost.freed.into_datum(),
             ]);
         }
         srf::done(call)
@@ -122,7 +123,8 @@ COMMENT ON FUNCTION fork_check(name) IS 'what is wrong with a fork; no rows if n
 
 CREATE FUNCTION fork_list()
     RETURNS TABLE (oid oid, source oid, cut_time timestamp with time zone, cut_lsn pg_lsn, depth int, state text,
-                   reason text, sessions int, private_bytes bigint, preimage_bytes bigint)
+                   reason text, sessions int, private_bytes bigint, preimage_bytes bigint,
+                   freed_bytes bigint)
     VOLATILE PARALLEL RESTRICTED LANGUAGE c AS 'MODULE_PATHNAME', 'fork_list_c';
 COMMENT ON FUNCTION fork_list() IS 'what pg_forks is made of';
 
@@ -133,7 +135,8 @@ COMMENT ON FUNCTION fork_counters() IS 'what pg_fork_stats is made of';
 
 CREATE VIEW pg_forks AS
 SELECT d.datname AS name, f.oid, s.datname AS source, pg_catalog.pg_get_userbyid(d.datdba) AS owner,
-       f.cut_time, f.cut_lsn, f.depth, f.state, f.reason, f.sessions, f.private_bytes, f.preimage_bytes
+       f.cut_time, f.cut_lsn, f.depth, f.state, f.reason, f.sessions, f.private_bytes, f.preimage_bytes,
+       f.freed_bytes
 FROM @extschema@.fork_list() f
 JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) f.oid
 LEFT JOIN pg_catalog.pg_database s ON s.oid OPERATOR(pg_catalog.=) f.source;

@@ -7,6 +7,7 @@ pub mod dump;
 pub mod files;
 pub mod pooler;
 pub mod regress;
+pub mod small;
 
 use postgres::{Client, Config, NoTls};
 use std::fs;

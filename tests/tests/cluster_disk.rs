@@ -1,81 +1,10 @@
 //! Full disks and damaged files: the source goes on, forks say what is wrong (D14).
 
+use pg_fork_tests::small::Small;
 use pg_fork_tests::{sums, Cluster};
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-
-fn must(program: &str, args: &[&str]) {
-    let status = Command::new(program).args(args).status();
-    assert!(
-        status.expect("it runs").success(),
-        "{program} {}",
-        args.join(" ")
-    );
-}
-
-/// A small filesystem in memory for all that is ours in a cluster: WAL and the source's files lie
-/// elsewhere. Gone with the value.
-struct Small(PathBuf);
-
-impl Small {
-    fn over(cluster: &Cluster, megabytes: u32) -> Self {
-        cluster.stop("fast");
-        let root = Path::new(&cluster.data()).join("pgsql_tmp_pg_fork");
-        let aside = root.with_extension("aside");
-        fs::rename(&root, &aside).expect("renamed");
-        fs::create_dir(&root).expect("made");
-        let path = root.display().to_string();
-        must(
-            "mount",
-            &[
-                "-t",
-                "tmpfs",
-                "-o",
-                &format!("size={megabytes}m,mode=700"),
-                "tmpfs",
-                &path,
-            ],
-        );
-        must("cp", &["-a", &format!("{}/.", aside.display()), &path]);
-        must("chown", &["postgres", &path]);
-        cluster.start();
-        Small(root)
-    }
-
-    /// Takes all the room there is, but so many kilobytes.
-    fn fill(&self, but: u64) {
-        let out = Command::new("df")
-            .args(["--output=avail", "-k"])
-            .arg(&self.0)
-            .output();
-        let text = String::from_utf8(out.expect("df runs").stdout).expect("text");
-        let free: u64 = text
-            .lines()
-            .nth(1)
-            .and_then(|n| n.trim().parse().ok())
-            .expect("a number");
-        let name = format!("ballast{free}");
-        let file = fs::File::create(self.0.join(name)).expect("a file");
-        file.write_all_at(&vec![1; 1024 * free.saturating_sub(but) as usize], 0)
-            .expect("there is room");
-    }
-
-    fn empty(&self) {
-        for entry in fs::read_dir(&self.0).expect("the folder").flatten() {
-            if entry.file_name().as_encoded_bytes().starts_with(b"ballast") {
-                fs::remove_file(entry.path()).expect("removed");
-            }
-        }
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
 
 #[test]
 fn a_full_disk_costs_forks_and_not_the_source() {

@@ -190,7 +190,7 @@ fn a_file_that_cannot_be_opened_is_the_forks_loss() {
     for crash in [false, true] {
         story.fork();
         let file = story.file_of("short");
-        fs::set_permissions(&file, fs::Permissions::from_mode(0)).expect("the file");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o0)).expect("the file");
         if crash {
             story.cluster.stop("immediate");
             story.cluster.start();

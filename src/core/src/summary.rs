@@ -8,7 +8,7 @@
 //! - Merges are counted: first the bits are in place, second the count goes up, third the merged layer
 //!   leaves the topology. A summary counts only with the number of merges that was read before the
 //!   layers were asked. So who does not see the merged layer any more sees the new count, and asks anew
-//!   the layer that has its bits now.
+//!   the layer that has its bits now. The same before pages go from a layer that is being merged.
 //!
 //! Summaries may be forgotten at any time: they are made again from the layers.
 

@@ -144,6 +144,11 @@ pub trait Host {
         only_handed: bool,
     ) -> Result<(), Self::Error>;
 
+    /// These blocks of a layer that is being merged are in the other one now, bits and all: first the number of
+    /// merges goes up and whoever looked for them before must look again, second they may go. `false`: the merge
+    /// is to stop here for now.
+    fn merged(&self, from: FileOf, blocks: &[Block]) -> Result<bool, Self::Error>;
+
     /// Goes up whenever a map says something new: after all see it, and before the overwrite that it
     /// stands for (I4).
     fn changes(&self) -> u64;
@@ -151,7 +156,7 @@ pub trait Host {
     fn hold(&self, layer: DbOid) -> Result<Self::Held, Self::Error>;
     /// How many hand-overs have ended; `None` while one is under way.
     fn hand_overs(&self) -> Option<u32>;
-    /// Goes up between a merge's last bit and the end of the merged layer.
+    /// Goes up between a merge's last bit and the end of the merged layer, and with [`Host::merged`].
     fn merges(&self) -> u32;
     /// The bits of the block's group ([`summary::GROUP_BLOCKS`]) of a map that says something.
     fn bits(

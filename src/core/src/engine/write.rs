@@ -170,26 +170,42 @@ pub fn before_unlink<H: Host>(host: &H, oid: DbOid, node: &Node, rel: RelFork) -
     Ok(())
 }
 
+/// Blocks that are copied before [`Host::merged`] is told.
+const MERGE_BATCH: usize = if cfg!(test) { 2 } else { 1024 };
+
 /// Makes the layer `into` hold what `from`, the next one, holds of `rel`, as far as a reader that
 /// begins at `into` needs it. No new pre-images go to either any more.
 ///
-/// Readers find each block in one or the other all the while; done again, it does the rest.
-pub fn merge<H: Host>(host: &H, from: &Layer, into: &Layer, rel: RelFork) -> Res<(), H> {
+/// Begins at the block `first`, and stops where the host wants a break ([`Host::merged`]): returns where to go
+/// on then, and `None` if it is done. Readers find each block in one or the other all the while; done again, it
+/// does the rest.
+pub fn merge<H: Host>(
+    host: &H,
+    from: &Layer,
+    into: &Layer,
+    rel: RelFork,
+    first: Block,
+) -> Res<Option<Block>, H> {
+    let file_of = |layer: &Layer| FileOf {
+        oid: layer.oid,
+        rel,
+    };
     let said = host.map_state(from.oid, from.space, rel)?;
     let len = match host.map_state(into.oid, into.space, rel)? {
         // The readers of `into` never get past it.
-        Some(MapState::Absent | MapState::HandedOver { .. }) => return Ok(()),
+        Some(MapState::Absent | MapState::HandedOver { .. }) => return Ok(None),
         Some(MapState::Noted { len }) => len,
-        _ => return Ok(host.share(from, into, rel, false)?),
+        _ => {
+            host.share(from, into, rel, false)?;
+            return Ok(None);
+        }
     };
-    let mut next = 0;
+    let mut next = first;
+    let mut copied = Vec::new();
     let mut page = [0; PAGE_SIZE];
     while let Some(block) = host.next_bit(from.oid, from.space, rel, next, len)? {
         if !host.bit(into.oid, into.space, rel, block)? {
-            let [file, to] = [from, into].map(|layer| FileOf {
-                oid: layer.oid,
-                rel,
-            });
+            let [file, to] = [from, into].map(file_of);
             if host.read_file(file, block, &mut page)? == Found::Nothing {
                 return Err(EngineError::NotFound { file, block });
             }
@@ -197,8 +213,19 @@ pub fn merge<H: Host>(host: &H, from: &Layer, into: &Layer, rel: RelFork) -> Res
             host.write_file(to, block, &page)?;
             host.stop_point("merge-page");
             host.set_bit(into.oid, into.space, rel, block)?;
+            copied.push(block);
         }
         next = block + 1;
+        // Third, the page may go where it came from.
+        if copied.len() >= MERGE_BATCH {
+            if !host.merged(file_of(from), &copied)? {
+                return Ok(Some(next));
+            }
+            copied.clear();
+        }
+    }
+    if !copied.is_empty() {
+        host.merged(file_of(from), &copied)?;
     }
     if let Some(MapState::HandedOver { .. }) = said {
         // First the files, because readers look for them once the state says so.
@@ -212,7 +239,7 @@ pub fn merge<H: Host>(host: &H, from: &Layer, into: &Layer, rel: RelFork) -> Res
             true,
         )?;
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Makes a fork's relation ready for a write of its own; returns the inherited length.
