@@ -14,8 +14,6 @@ pub struct Header {
     pub login: u32,
     /// The role whose rights count.
     pub user: u32,
-    /// The encoding of messages for people.
-    pub encoding: i32,
 }
 
 const REQUESTS: usize = 64;

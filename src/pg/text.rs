@@ -215,7 +215,7 @@ pub fn to(text: &str, encoding: i32) -> Vec<u8> {
                 "text has characters that encoding \"{}\" does not have",
                 name.to_string_lossy()
             ),
-            text.chars().take(100).collect::<String>()
+            shown(&text.chars().take(100).collect::<String>()).into_owned()
         );
     }
     bytes

@@ -5,6 +5,7 @@ use crate::fork::{catalog, pending};
 use crate::pg::queue::{self, Header};
 use crate::pg::raw;
 use crate::remote::jobs::Job;
+use crate::remote::said;
 use crate::remote::wire::{self, Columns, Request, Side};
 use crate::shmem::registry::{self, ForkState, Slot};
 use pgrx::pg_sys;
@@ -104,6 +105,8 @@ impl Failure {
 /// A worker in a fork, from its start to its end.
 pub struct Call {
     name: String,
+    /// The fork's, in which the worker tells of errors.
+    encoding: i32,
     segment: *mut pg_sys::dsm_segment,
     worker: *mut pg_sys::BackgroundWorkerHandle,
     requests: *mut pg_sys::shm_mq_handle,
@@ -161,7 +164,6 @@ impl Call {
                 database: fork.oid,
                 login: login_role(user).to_u32(),
                 user: user.to_u32(),
-                encoding: pg_sys::GetDatabaseEncoding(),
             });
             let mut worker = pg_sys::BackgroundWorker {
                 bgw_flags: (pg_sys::BGWORKER_SHMEM_ACCESS
@@ -193,6 +195,7 @@ impl Call {
             pg_sys::on_dsm_detach(segment, Some(end_worker), pg_sys::Datum::from(handle));
             Call {
                 name,
+                encoding: catalog::encoding_of(fork.oid),
                 segment,
                 worker: handle,
                 requests: pg_sys::shm_mq_attach(requests, segment, handle),
@@ -338,6 +341,7 @@ impl Call {
             pg_sys::appendBinaryStringInfo(&mut text, message.as_ptr().cast(), len);
             let error = pg_sys::palloc0(size_of::<pg_sys::ErrorData>()).cast::<pg_sys::ErrorData>();
             queue::pq_parse_errornotice(&mut text, error);
+            said::convert(&mut *error, self.encoding);
             if (*error).elevel > PgLogLevel::ERROR as i32 {
                 (*error).elevel = PgLogLevel::ERROR as i32;
             }

@@ -9,6 +9,7 @@
 pub mod call;
 mod jobs;
 mod query;
+mod said;
 mod settings;
 mod wire;
 mod worker;

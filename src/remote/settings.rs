@@ -51,10 +51,11 @@ fn set(name: &CStr, value: &CStr, action: pg_sys::GucAction::Type) {
     }
 }
 
-/// In a worker's transaction, until its end or longer. `encoding`: in which it tells of errors.
-pub fn of_worker(encoding: i32) {
+/// In a worker's transaction, until its end or longer. It tells of errors in its own database's encoding,
+/// and the caller converts: between two encodings the server need not have a conversion.
+pub fn of_worker() {
     // SAFETY: a static C string.
-    let encoding = unsafe { CStr::from_ptr(pg_sys::pg_encoding_to_char(encoding)) };
+    let encoding = unsafe { CStr::from_ptr(pg_sys::GetDatabaseEncodingName()) };
     let all = SETTINGS.into_iter();
     for (name, value) in all.chain([(c"client_encoding", encoding)]) {
         set(name, value, pg_sys::GucAction::GUC_ACTION_SET);

@@ -163,7 +163,7 @@ impl Session {
             horizon::protect();
             pg_sys::XactIsoLevel = pg_sys::XACT_REPEATABLE_READ as i32;
             pg_sys::XactReadOnly = true;
-            settings::of_worker(self.header.encoding);
+            settings::of_worker();
             pg_sys::SetUserIdAndSecContext(
                 self.header.user.into(),
                 (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION)

@@ -195,3 +195,34 @@ fn what_an_encoding_does_not_have_is_written_out() {
         "€"
     );
 }
+
+/// The server has no conversion between some encodings but by way of UTF-8.
+#[test]
+fn objects_are_told_between_encodings_without_a_conversion() {
+    let cluster = Cluster::new("autovacuum = off");
+    let pairs = [
+        ("western", "LATIN1"),
+        ("eastern", "WIN1251"),
+        ("far", "EUC_JP"),
+    ];
+    for (db, encoding) in pairs {
+        cluster.sql("postgres", &format!("CREATE DATABASE {db} TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"));
+        cluster.sql(db, "CREATE EXTENSION pg_fork; CREATE TABLE t (id int)");
+        cluster.sql("postgres", &format!("SELECT fork_create('{db}', '{db}_f')"));
+        cluster.sql(&format!("{db}_f"), "ALTER TABLE t ADD COLUMN more int");
+    }
+    for (from, _) in pairs {
+        for (db, _) in pairs {
+            assert_eq!(
+                cluster.sql(
+                    from,
+                    &format!("SELECT object FROM fork_diff_schema('{db}_f')")
+                ),
+                "table column public.t.more",
+                "{db} from {from}"
+            );
+            let sql = format!("SELECT count(*) > 0 FROM fork_blocks('{db}_f')");
+            assert_eq!(cluster.sql(from, &sql), "t", "{db} from {from}");
+        }
+    }
+}
