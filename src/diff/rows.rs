@@ -132,7 +132,7 @@ fn added(
     if shape.added.is_empty() {
         return Vec::new();
     }
-    let mut sampled: Option<Vec<Option<Option<Vec<u8>>>>> = None;
+    let mut sampled: Option<Vec<Sampled>> = None;
     let mut known = Vec::new();
     for at in &shape.added {
         let column = &columns[*at];
@@ -150,11 +150,12 @@ fn added(
             .added
             .iter()
             .position(|it| it == at)
-            .and_then(|n| sampled[n].clone());
+            .map(|n| &sampled[n]);
+        // It began with a default that was dropped, or was filled in.
         let nothing = !column.has_default && column.not_null;
-        let first = match at_first {
+        let first = match at_first.and_then(|sampled| sampled.had_by_all()) {
             Some(text) => Some(text),
-            None if nothing => None,
+            None if nothing => at_first.and_then(|sampled| sampled.had_by_most()),
             None => columns::first_text(
                 values,
                 column,
@@ -166,14 +167,34 @@ fn added(
     known
 }
 
-/// Reads the first rows of the table: for each of these columns the one value that all of them have.
+/// How many of the first rows have each text of a column.
+#[derive(Default)]
+struct Sampled(HashMap<Option<Vec<u8>>, usize>);
+
+impl Sampled {
+    fn had_by_all(&self) -> Option<Option<Vec<u8>>> {
+        match self.0.len() {
+            1 => self.0.keys().next().cloned(),
+            _ => None,
+        }
+    }
+
+    /// By more than half of them.
+    fn had_by_most(&self) -> Option<Option<Vec<u8>>> {
+        let rows: usize = self.0.values().sum();
+        let most = self.0.iter().find(|(_, count)| **count * 2 > rows);
+        most.map(|(text, _)| text.clone())
+    }
+}
+
+/// Reads the first rows of the table, for what each of these columns has in them.
 fn sample(
     both: &Both,
     head: &Head,
     columns: &[Column],
     wanted: &[usize],
     values: &Values,
-) -> Vec<Option<Option<Vec<u8>>>> {
+) -> Vec<Sampled> {
     let plan = Rc::new(Plan {
         columns: columns.to_vec(),
         image: Vec::new(),
@@ -182,8 +203,7 @@ fn sample(
         added: Vec::new(),
         show: false,
     });
-    let mut found: Vec<Option<Option<Vec<u8>>>> = vec![None; wanted.len()];
-    let mut differs = vec![false; wanted.len()];
+    let mut found: Vec<Sampled> = wanted.iter().map(|_| Sampled::default()).collect();
     let (mut page, mut tuples, mut count) = (Box::new([0; PAGE_SIZE]), Vec::new(), 0);
     for leaf in &head.leaves {
         let Some(side) = open(both, At::Now, head, *leaf, &plan, values, &Digests::new()) else {
@@ -200,18 +220,13 @@ fn sample(
                     for (n, column) in wanted.iter().enumerate() {
                         let text =
                             row[*column].map(|value| values.text(columns[*column].kind, value));
-                        match &found[n] {
-                            None => found[n] = Some(text),
-                            Some(first) => differs[n] |= *first != text,
-                        }
+                        *found[n].0.entry(text).or_default() += 1;
                     }
                 });
             }
         }
     }
-    let one = found.into_iter().zip(differs);
-    one.map(|(value, differs)| value.filter(|_| !differs))
-        .collect()
+    found
 }
 
 fn read_block(both: &Both, side: &Side, block: Block, page: &mut Page, tuples: &mut Vec<Tuple>) {

@@ -115,6 +115,19 @@ const CASES: &[Case] = &[
         lines: &["keyless altered 1/2/0"],
         rows: &[("keyless", &["inserted {\"n\": null, \"v\": \"c\"}", "updated {\"v\": \"b\"}", "updated {\"v\": \"b\"}"])],
     },
+    // A default that was there for the rows of then only, and a rewrite later; a column filled in row by row.
+    Case {
+        before: "CREATE TABLE guest (id int PRIMARY KEY); INSERT INTO guest SELECT generate_series(1, 60)",
+        migration: &[
+            "ALTER TABLE guest ADD COLUMN state text NOT NULL DEFAULT 'asked', ADD COLUMN code text",
+            "ALTER TABLE guest ALTER state DROP DEFAULT",
+            "UPDATE guest SET code = 'c' || id",
+            "ALTER TABLE guest ALTER code SET NOT NULL, ALTER id TYPE bigint",
+            "UPDATE guest SET state = 'came' WHERE id = 7",
+        ],
+        lines: &["guest altered 0/1/0"],
+        rows: &[("guest", &["updated {\"id\": 7}"])],
+    },
     // Renamed, swapped, made anew.
     Case {
         before: "CREATE TABLE one (id int PRIMARY KEY, v text); INSERT INTO one VALUES (1, 'a'), (2, 'b');
