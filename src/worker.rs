@@ -1,7 +1,7 @@
 //! The background worker: removes the files of what was dropped, and what a crash left behind.
 #![allow(unsafe_code)] // a bgworker's entry point, and calls into bufmgr.c and procsignal.c
 
-use crate::fork::{catalog, files, marks, merge, room, start, write_behind};
+use crate::fork::{age, catalog, files, marks, merge, room, start, statistics, write_behind};
 use crate::shmem::load::meta_of;
 use crate::shmem::registry::{self, ForkState, Slot, Use};
 use crate::shmem::{self, Shared};
@@ -75,6 +75,8 @@ pub extern "C-unwind" fn pg_fork_worker_main(_arg: pg_sys::Datum) {
         let tended = marks::tend();
         write_behind::run();
         room::tend();
+        age::tend();
+        statistics::tend();
         let pause = Duration::from_secs(if shmem::any_live() { 1 } else { 5 });
         let pause = if tended { pause } else { BREATH };
         let pause = if cleaned { pause } else { SHORT_BREATH };
@@ -164,6 +166,8 @@ fn bury(slot: &Slot) {
     catalog::forget_files(oid);
     // SAFETY: logical slots of a database that nobody can reach any more, as dropdb has it.
     unsafe { pg_sys::ReplicationSlotsDropDBSlots(oid.into()) };
+    // A base has no row whose removal would take them along.
+    BackgroundWorker::transaction(|| statistics::forget(oid));
     stop_point::at("bury-buffers");
     // third the files; last the slot, because until then others must not write to them.
     if files::remove(oid, true) {

@@ -3,7 +3,8 @@
 //! A session whose fork is dropped with force is ended as any session is, by SIGTERM, and would hear that an
 //! administrator did it (57P01). A driver takes that for a server going down and comes back to the same
 //! database. So who drops a fork marks it in the registry first, and the session's last message is another.
-//! And where the way home is missing, the session is told of the other.
+//! And where the way home is missing, the session is told of the other. Who logs in to an invalid fork hears why it
+//! is invalid.
 //!
 //! It is the message for the log that a hook can change; what a client is told is the same. Where such messages
 //! are not logged (`log_min_messages`) nobody is asked, and they are the server's.
@@ -11,7 +12,7 @@
 
 use crate::attach::request;
 use crate::pg::process;
-use crate::shmem::registry;
+use crate::shmem::registry::{self, ForkState, Slot};
 use pgrx::pg_sys::panic::pgrx_extern_c_guard;
 use pgrx::pg_sys::{self, ErrorData};
 use pgrx::PgSqlErrorCode;
@@ -32,12 +33,16 @@ pub fn register() {
 /// Any process, for each message that goes to the log. No error may be raised.
 unsafe extern "C-unwind" fn emit_log(error: *mut ErrorData) {
     const SHUTDOWN: i32 = PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN as i32;
+    const STATE: i32 = PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE as i32;
     const NO_FUNCTION: i32 = PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION as i32;
     // SAFETY: the error that is being reported; then another library's hook. The frame has nothing to drop.
     unsafe {
         match ((*error).sqlerrcode, (*error).elevel as u32) {
             (SHUTDOWN, pg_sys::FATAL) if !pg_sys::MyProcPort.is_null() => {
                 pgrx_extern_c_guard(|| tell(error));
+            }
+            (STATE, pg_sys::FATAL) if crate::shmem::any_live() => {
+                pgrx_extern_c_guard(|| tell_why(error));
             }
             (NO_FUNCTION, pg_sys::PGERROR) if request::away() => {
                 pgrx_extern_c_guard(|| show_the_way(error));
@@ -68,6 +73,35 @@ unsafe fn show_the_way(error: *mut ErrorData) {
         let names = |name: &[u8]| message.windows(name.len()).any(|part| part == name);
         if names(b"fork_detach(") || names(b"fork_attach(") {
             (*error).hint = copy(error, super::way_out::HINT.as_bytes());
+        }
+    }
+}
+
+/// Says why the database that somebody logs in to is invalid, if it is a fork that goes by the name that it was
+/// made with (postinit.c, `InitPostgres`).
+unsafe fn tell_why(error: *mut ErrorData) {
+    // SAFETY: the error's own strings; a log-in holds no lock there.
+    unsafe {
+        let message_id = (*error).message_id;
+        if message_id.is_null() || (*error).message.is_null() {
+            return;
+        }
+        if CStr::from_ptr(message_id) != c"cannot connect to invalid database \"%s\"" {
+            return;
+        }
+        let message = CStr::from_ptr((*error).message).to_string_lossy();
+        let name = message
+            .split_once('"')
+            .and_then(|(_, rest)| rest.rsplit_once('"'));
+        let Some((name, _)) = name else {
+            return;
+        };
+        let invalid = |slot: &&Slot| {
+            slot.is_fork() && slot.state == ForkState::Invalid && slot.is_named(name)
+        };
+        if let Some(fork) = registry::read(|table| table.iter().find(invalid).copied()) {
+            (*error).detail = copy(error, fork.reason().as_bytes());
+            (*error).hint = copy(error, b"Drop it with fork_drop.");
         }
     }
 }

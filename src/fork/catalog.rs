@@ -4,7 +4,7 @@
 use crate::fork::files;
 use crate::pg::tuple::Catalog;
 use crate::pg::{md, text};
-use crate::shmem::registry;
+use crate::shmem::registry::{self, ForkState};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -111,6 +111,16 @@ pub fn find_source(name: &str) -> Source {
             );
         }
     };
+    if let Some(fork) = registry::fork(oid).filter(|fork| fork.state == ForkState::Invalid) {
+        ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("cannot fork \"{name}\", which is an invalid fork"),
+            "fork_create",
+        )
+        .set_detail(fork.reason())
+        .set_hint("Drop it with fork_drop.")
+        .report(PgLogLevel::ERROR);
+    }
     if row.datconnlimit == pg_sys::DATCONNLIMIT_INVALID_DB {
         ErrorReport::new(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

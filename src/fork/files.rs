@@ -107,6 +107,19 @@ pub fn parse_map(spc: u32, name: &str) -> Option<RelFork> {
     })
 }
 
+/// Whether the fork has blocks of a main relation fork: a file of its own, or a map that tells of some.
+pub fn has_main_blocks(fork: u32) -> bool {
+    let is_main = |spc: u32, name: &str| match parse_map(spc, name) {
+        Some(rel) => rel.fork == 0,
+        None => name.starts_with(|c: char| c.is_ascii_digit()) && !name.contains('_'),
+    };
+    tablespaces().into_iter().any(|spc| {
+        let entries = fs::read_dir(real_dir(fork, spc)).into_iter().flatten();
+        let mut names = entries.flatten().map(|entry| entry.file_name());
+        names.any(|name| name.to_str().is_some_and(|name| is_main(spc, name)))
+    })
+}
+
 /// The relation whose init fork, or what a layer keeps of it, this file holds.
 pub fn parse_init(name: &str) -> Option<u32> {
     if let Some(rel) = name.strip_suffix("_init") {

@@ -39,6 +39,14 @@ pub fn release(database: u32) {
     unsafe { pg_sys::LockRelease(&tag(database), MODE, false) };
 }
 
+/// Takes the right to move the database's row on, until the transaction's end, if nobody keeps it where it is.
+pub fn lock_to_move(database: u32) -> bool {
+    // SAFETY: a whole tag, in the mode of `vac_update_datfrozenxid`.
+    let taken =
+        unsafe { pg_sys::LockAcquire(&tag(database), pg_sys::ExclusiveLock as i32, false, true) };
+    taken != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+}
+
 /// What a row says: the oldest transaction and the oldest multixact.
 #[derive(Clone, Copy)]
 struct Ids([u32; 2]);

@@ -1,5 +1,6 @@
 //! A fork's life: the cut, its creation, its drop, and the files and catalog rows of it.
 
+pub mod age;
 mod attempt;
 pub mod base;
 pub mod capture;
@@ -14,6 +15,8 @@ pub mod files;
 mod frozen_ids;
 mod gate;
 pub mod heirs;
+pub mod idle;
+pub mod kept;
 pub mod marks;
 pub mod merge;
 mod own_settings;
@@ -28,5 +31,6 @@ pub mod rows;
 mod running;
 pub mod standbys;
 pub mod start;
+pub mod statistics;
 pub mod unlogged;
 pub mod write_behind;

@@ -8,6 +8,7 @@ use crate::pg::threads;
 use pg_fork_core::types::RelFork;
 use pgrx::pg_sys;
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -155,6 +156,21 @@ pub fn dirty(db: u32) -> Vec<Dirty> {
         deadline: None,
     };
     Pool::of_server().look_everywhere(&look).unwrap_or_default()
+}
+
+/// The databases with a dirty page of a main relation fork, more or less: nobody is stopped.
+pub fn dirty_databases() -> HashSet<u32> {
+    let pool = Pool::of_server();
+    let mut found = HashSet::new();
+    for n in 0..pool.count {
+        if pool.state(n) & (BM_DIRTY | BM_TAG_VALID) == BM_DIRTY | BM_TAG_VALID {
+            let tag = pool.tag(n);
+            if tag.forkNum == 0 {
+                found.insert(tag.rnode.dbNode.to_u32());
+            }
+        }
+    }
+    found
 }
 
 /// The database's dirty pages. Its backends are stopped, so none is added; others may write some

@@ -7,6 +7,7 @@ pub mod catalogs;
 pub mod checksum;
 pub mod comm;
 pub mod disk;
+pub mod inplace;
 pub mod lwlock;
 pub mod md;
 pub mod memory;

@@ -1,6 +1,7 @@
 //! What a process can say of itself and of the others.
 
 use pgrx::pg_sys;
+use std::collections::HashSet;
 use std::ffi::{c_char, CStr};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -104,6 +105,24 @@ pub fn foreign_worker(ours: &[&CStr]) -> Option<Worker> {
 pub fn max_processes() -> usize {
     // SAFETY: set before shared memory is; our callers run later.
     unsafe { (*pg_sys::ProcGlobal).allProcCount as usize }
+}
+
+/// The databases that some process works in. One that has just ended may count yet.
+pub fn databases_in_use() -> HashSet<u32> {
+    let database = |number: usize| {
+        // SAFETY: the array lives as long as the server; a look without a lock, which decides nothing for good.
+        let (pid, db) = unsafe {
+            let proc = (*pg_sys::ProcGlobal).allProcs.add(number);
+            (
+                std::ptr::read_volatile(&raw const (*proc).pid),
+                std::ptr::read_volatile(&raw const (*proc).databaseId),
+            )
+        };
+        // SAFETY: looks the pid up under ProcArrayLock.
+        let lives = || !unsafe { pg_sys::BackendPidGetProc(pid) }.is_null();
+        (pid != 0 && db.to_u32() != 0 && lives()).then(|| db.to_u32())
+    };
+    (0..max_processes()).filter_map(database).collect()
 }
 
 /// The processes that work in `database`, but this one. Prepared transactions have no process.

@@ -188,6 +188,11 @@ impl Catalog {
         }
     }
 
+    /// The catalog itself, for functions of the server's.
+    pub fn relation(&self) -> pg_sys::Relation {
+        self.relation
+    }
+
     pub fn remove(&self, row: &Row) {
         // SAFETY: a row of this catalog.
         unsafe { pg_sys::CatalogTupleDelete(self.relation, &raw mut (*row.tuple).t_self) };
@@ -227,6 +232,24 @@ impl Row {
     /// The tuple is of that form, and both outlive the row.
     pub unsafe fn new(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc) -> Self {
         Row { tuple, descriptor }
+    }
+
+    /// Whether a transaction that has not ended has changed, removed or locked the row.
+    pub fn is_being_changed(&self) -> bool {
+        // SAFETY: the scan's row, on a page that it has pinned; look-ups.
+        unsafe {
+            let header = (*self.tuple).t_data;
+            let mask = u32::from((*header).t_infomask);
+            let xmax = (*header).t_choice.t_heap.t_xmax;
+            match mask {
+                _ if mask & pg_sys::HEAP_XMAX_INVALID != 0 => false,
+                _ if mask & pg_sys::HEAP_XMAX_IS_MULTI != 0 => {
+                    let only_locks = mask & pg_sys::HEAP_XMAX_LOCK_ONLY != 0;
+                    pg_sys::MultiXactIdIsRunning(xmax.into_inner().into(), only_locks)
+                }
+                _ => pg_sys::TransactionIdIsInProgress(xmax),
+            }
+        }
     }
 
     /// The fixed part of the row.

@@ -10,6 +10,7 @@ use super::{database, toast};
 use crate::fork::catalog;
 use crate::pg::catalogs::{self, Inherits};
 use crate::pg::tuple::Row;
+use crate::shmem::registry::{self, ForkState};
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::prelude::*;
 
@@ -30,6 +31,14 @@ pub fn may_look_into(db: u32, role: Oid) {
             format!("the database with OID {db} does not exist any more")
         );
     };
+    let fork = registry::fork(database::home(db));
+    if let Some(fork) = fork.filter(|fork| fork.state == ForkState::Invalid) {
+        ereport!(
+            ERROR,
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("fork \"{name}\" is invalid: {}", fork.reason())
+        );
+    }
     if !row.open {
         ereport!(
             ERROR,

@@ -2,7 +2,7 @@
 //! that cannot be trusted any more.
 
 use super::registry::{self, ForkState, Slot, Use};
-use crate::fork::{files, marks};
+use crate::fork::{files, kept, marks};
 use pg_fork_core::format::meta::{Kind, Meta, State as MetaState};
 use std::sync::atomic::Ordering;
 
@@ -68,6 +68,7 @@ fn slot_of(meta: &Meta) -> Slot {
     slot.synced = u32::from(slot.marked == 0);
     slot.sound = u32::from(slot.state == ForkState::Ready);
     slot.captured = meta.captured;
+    slot.kept = u32::from(slot.is_layer() && kept::is_there(meta.oid));
     slot.set_reason(&meta.reason);
     slot
 }

@@ -67,8 +67,11 @@ pub struct Slot {
     pub ending: u32,
     /// A fork: whether it owes its sources' owners nothing ([`crate::fork::heirs`]).
     pub heirs: u32,
-    /// Zero.
-    pub spare: u32,
+    /// A layer: whether what its readers may ask of transactions is kept ([`crate::fork::kept`]).
+    pub kept: u32,
+    /// A fork: the `datfrozenxid` and `datminmxid` of its row, as the worker has seen them last; or zero.
+    pub row_xid: u32,
+    pub row_multi: u32,
     pub seq: u64,
     pub cut_lsn: u64,
     pub cut_time: i64,

@@ -163,7 +163,7 @@ pub fn layer(slot: &Slot) -> Layer {
         space: slot.space,
         seq: slot.seq,
         cut_lsn: slot.cut_lsn,
-        in_flight: slot.in_flight > 0,
+        kept: slot.kept != 0,
         sound: slot.sound != 0,
         captured: slot.captured > 0,
     }

@@ -3,11 +3,13 @@
 
 pub mod callbacks;
 pub mod captured;
+mod classes;
 pub mod failure;
 pub mod handles;
 pub mod hints;
 pub mod host;
 pub mod ops;
+pub mod outcomes;
 mod own;
 pub mod reads;
 pub mod settle;

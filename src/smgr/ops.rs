@@ -16,7 +16,7 @@
 pub use super::reads::{smgr_prefetch, smgr_read};
 pub use super::truncate::smgr_truncate;
 
-use crate::fork::files;
+use crate::fork::{files, idle};
 use crate::hooks::tablespace;
 use crate::pg::{md, process};
 use crate::shmem::load::invalidate;
@@ -409,6 +409,7 @@ pub unsafe fn smgr_nblocks(reln: SMgrRelation, fork: Fork) -> BlockNumber {
             _ => {}
         }
         if let Some(node) = fork_node(&role) {
+            idle::dismiss_autovacuum(db);
             let state = state_of(db, node, rel, "measure a relation");
             if let MapState::Untouched { len } = state {
                 return len;

@@ -4,18 +4,19 @@
 use crate::mount::watch;
 use crate::pg::{md, process};
 use crate::shmem::stats::{self, Often};
-use crate::shmem::view::Role;
+use crate::shmem::view::{self, Role};
 use crate::smgr::failure::{invalid, look_failed, Failure};
-use crate::smgr::hints;
 use crate::smgr::host::{self, Server};
 use crate::smgr::ops::{fork_node, route, state_of, Fork};
 use crate::smgr::own::{self, Call};
+use crate::smgr::{hints, settle};
 use crate::stop_point;
 use pg_fork_core::engine::{self, EngineError, FileOf, Found, Host};
-use pg_fork_core::topology::Node;
+use pg_fork_core::topology::{Layer, Node, Origin};
 use pg_fork_core::types::{MapState, Page, RelFork, PAGE_SIZE};
 use pgrx::pg_sys::{self, BlockNumber, ForkNumber, SMgrRelation};
 use std::ffi::c_char;
+use std::rc::Rc;
 
 /// Where a fork's block is read from.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,6 +68,9 @@ pub unsafe fn smgr_read(reln: SMgrRelation, fork: Fork, block: BlockNumber, buff
                             Often::ReadInherited
                         });
                         hints::prepare(rel, block, page, untouched);
+                        if let Some(layer) = node.origin.as_ref().and_then(cut_of) {
+                            settle::make_young(&layer, db, rel, block, page);
+                        }
                     }
                     Err(failure) => {
                         look_failed(db, "read", &failure);
@@ -112,6 +116,12 @@ pub fn read_now(
         Found::Page => Ok(()),
         Found::Nothing => Err(EngineError::NotFound { file, block }),
     }
+}
+
+/// The layer of a fork's cut.
+fn cut_of(origin: &Origin) -> Option<Rc<Layer>> {
+    let parent = view::node(origin.parent)?;
+    parent.from_cut(origin.seq)?.first().cloned()
 }
 
 /// A page that replay passes over: its LSN is past any record (xlogutils.c,

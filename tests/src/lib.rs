@@ -339,7 +339,13 @@ impl Cluster {
     pub fn folders(&self) -> usize {
         let root = format!("{}/pgsql_tmp_pg_fork", self.data());
         let entries = fs::read_dir(root).expect("the folder").flatten();
-        entries.filter(|entry| entry.path().is_dir()).count()
+        let is_numbered = |name: &std::ffi::OsStr| {
+            name.to_str()
+                .is_some_and(|name| name.parse::<u32>().is_ok())
+        };
+        entries
+            .filter(|entry| entry.path().is_dir() && is_numbered(&entry.file_name()))
+            .count()
     }
 
     /// Waits until the worker has removed all but so many folders.

@@ -505,7 +505,7 @@ impl Server {
                 space: layer,
                 seq: u64::from(layer),
                 cut_lsn: self.lsn,
-                in_flight: false,
+                kept: false,
                 sound,
                 captured,
             }));
@@ -741,7 +741,7 @@ fn a_block_is_settled_for_each_cut_on_its_way_innermost_first() {
             space: 10 + oid,
             seq: oid.into(),
             cut_lsn: 5,
-            in_flight: true,
+            kept: true,
             sound: true,
             captured: false,
         };

@@ -16,6 +16,7 @@ pub mod names;
 pub mod outcomes;
 pub mod pages;
 pub mod settle;
+pub mod slru;
 pub mod summary;
 pub mod table;
 pub mod topology;

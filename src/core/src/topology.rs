@@ -13,8 +13,8 @@ pub struct Layer {
     pub seq: u64,
     /// The insert position of the WAL at the cut.
     pub cut_lsn: u64,
-    /// Whether transactions were in flight at the cut, so that pages need settling (D6).
-    pub in_flight: bool,
+    /// Whether what readers of the cut may ask of transactions is kept, so that they do not ask the server (D18).
+    pub kept: bool,
     /// Whether everyone was stopped at the cut, so that nobody writes to the layers before it any more.
     pub sound: bool,
     /// Whether pages were dirty in memory at the cut, and captured: whoever was cut here reads those

@@ -152,9 +152,7 @@ pub fn read_inherited<H: Host>(
             // Innermost first.
             for layer in place.deeper.iter().rev().chain([&place.cut]) {
                 check_lsn(layer, place.file, block, page)?;
-                if layer.in_flight {
-                    host.settle(layer, rel, block, page)?;
-                }
+                host.settle(layer, rel, block, page)?;
             }
             return Ok(!place.live);
         }

@@ -3,6 +3,7 @@
 //! Each decoder answers any bytes whatever with a value or an error.
 
 pub mod captured;
+pub mod kept;
 pub mod map;
 pub mod meta;
 pub mod server;

@@ -113,7 +113,7 @@ pub fn clear_prunable(page: &mut [u8]) -> bool {
 }
 
 /// Whether it can be a tuple's header: a page of something else without special space may look like a heap's.
-fn is_plausible(page: &[u8], at: usize) -> bool {
+pub(super) fn is_plausible(page: &[u8], at: usize) -> bool {
     let hoff = usize::from(page[at + T_HOFF]);
     let attributes = get_u16(page, at + T_INFOMASK2) & HEAP_NATTS_MASK;
     hoff.is_multiple_of(8) && (24..=PAGE_SIZE - at).contains(&hoff) && attributes <= MAX_ATTRIBUTES

@@ -34,6 +34,7 @@
 //!   before the server was upgraded, so they are in no cut's set.
 //! * `pd_checksum` is the caller's, who knows the block's number.
 
+pub mod for_good;
 pub mod hints;
 mod inflight;
 mod page;
@@ -57,7 +58,7 @@ pub trait Multis {
     /// its updater did not commit.
     fn updater(&mut self, multi: u32) -> Result<Option<u32>, SettleError>;
     /// Whether `xid` is marked committed in the commit log.
-    fn did_commit(&mut self, xid: u32) -> bool;
+    fn did_commit(&mut self, xid: u32) -> Result<bool, SettleError>;
 }
 
 /// Why a page could not be settled. Some of its tuples may be settled already:
@@ -68,6 +69,8 @@ pub enum SettleError {
     PageSize(usize),
     /// The members of a multixact could not be read.
     Multi { multi: u32, reason: String },
+    /// How a transaction ended could not be read.
+    Outcome { xid: u32, reason: String },
 }
 
 impl fmt::Display for SettleError {
@@ -76,6 +79,9 @@ impl fmt::Display for SettleError {
             Self::PageSize(n) => write!(f, "page of {n} bytes instead of {PAGE_SIZE}"),
             Self::Multi { multi, reason } => {
                 write!(f, "could not resolve multixact {multi}: {reason}")
+            }
+            Self::Outcome { xid, reason } => {
+                write!(f, "could not tell how transaction {xid} ended: {reason}")
             }
         }
     }
@@ -164,7 +170,10 @@ fn committed_updater(
     }
     let updater = multis.updater(multi)?;
     // First the set, because the commit log may know of a commit after the cut.
-    Ok(updater.filter(|&xid| !cut.contains(xid) && multis.did_commit(xid)))
+    match updater.filter(|&xid| !cut.contains(xid)) {
+        Some(xid) if multis.did_commit(xid)? => Ok(Some(xid)),
+        _ => Ok(None),
+    }
 }
 
 /// Leaves the tuple with neither updater nor locker.

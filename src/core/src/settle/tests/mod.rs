@@ -3,6 +3,7 @@
 use super::*;
 use std::collections::HashMap;
 
+mod for_good;
 mod random;
 
 const NEXT: u32 = 1000;
@@ -103,8 +104,8 @@ impl Multis for Model {
             reason: "no such multixact".into(),
         })
     }
-    fn did_commit(&mut self, xid: u32) -> bool {
-        !self.aborted.contains(&xid)
+    fn did_commit(&mut self, xid: u32) -> Result<bool, SettleError> {
+        Ok(!self.aborted.contains(&xid))
     }
 }
 
