@@ -6,7 +6,7 @@ use super::heads::{Head, Leaf};
 use super::side::{Plan, Side};
 use super::sort::{Shown, Sort};
 use super::tables::{Both, Pair};
-use super::values::Values;
+use super::values::{Values, LARGE};
 use crate::reader::{damaged, relation, visible, At};
 use pg_fork_core::matching::Change;
 use pg_fork_core::pages::heap::Tuple;
@@ -153,14 +153,22 @@ fn added(
             .map(|n| &sampled[n]);
         // It began with a default that was dropped, or was filled in.
         let nothing = !column.has_default && column.not_null;
-        let first = match at_first.and_then(|sampled| sampled.had_by_all()) {
+        let first = match at_first.and_then(Sampled::had_by_all) {
             Some(text) => Some(text),
-            None if nothing => at_first.and_then(|sampled| sampled.had_by_most()),
-            None => columns::first_text(
-                values,
-                column,
-                columns::constant_default(&both.now, head.oid, column),
-            ),
+            None if nothing => at_first.and_then(Sampled::had_by_most),
+            None => {
+                let default = columns::constant_default(&both.now, head.oid, column);
+                let default = columns::first_text(values, column, default);
+                // A default that no row has came later than the column.
+                let later =
+                    |text: &_| at_first.is_some_and(|sampled| !sampled.0.contains_key(text));
+                match default {
+                    Some(text) if later(&text) => {
+                        at_first.and_then(Sampled::had_by_most).or(Some(text))
+                    }
+                    default => default,
+                }
+            }
         };
         known.extend(first.map(|first| (*at, first)));
     }
@@ -204,13 +212,14 @@ fn sample(
         show: false,
     });
     let mut found: Vec<Sampled> = wanted.iter().map(|_| Sampled::default()).collect();
-    let (mut page, mut tuples, mut count) = (Box::new([0; PAGE_SIZE]), Vec::new(), 0);
+    let (mut page, mut tuples) = (Box::new([0; PAGE_SIZE]), Vec::new());
+    let (mut count, mut bytes) = (0, 0);
     for leaf in &head.leaves {
         let Some(side) = open(both, At::Now, head, *leaf, &plan, values, &Digests::new()) else {
             continue;
         };
         for block in 0..side.relation.pages.count() {
-            if count >= SAMPLE {
+            if count >= SAMPLE || bytes > LARGE {
                 break;
             }
             read_block(both, &side, block, &mut page, &mut tuples);
@@ -220,6 +229,7 @@ fn sample(
                     for (n, column) in wanted.iter().enumerate() {
                         let text =
                             row[*column].map(|value| values.text(columns[*column].kind, value));
+                        bytes += text.as_ref().map_or(0, Vec::len);
                         *found[n].0.entry(text).or_default() += 1;
                     }
                 });

@@ -108,6 +108,19 @@ const CASES: &[Case] = &[
         lines: &["keyless altered 0/0/0", "seat altered 1/1/0"],
         rows: &[("seat", &["updated {\"place\": 1999}", "inserted {\"place\": 3000}"]), ("keyless", &[])],
     },
+    // A default that was changed before the rewrite says nothing of the rows that were there.
+    Case {
+        before: "CREATE TABLE tariff (id int PRIMARY KEY); INSERT INTO tariff SELECT generate_series(1, 90)",
+        migration: &[
+            "ALTER TABLE tariff ADD COLUMN rate int DEFAULT 7, ADD COLUMN unit text DEFAULT 'kg'",
+            "ALTER TABLE tariff ALTER rate SET DEFAULT 8, ALTER unit DROP DEFAULT",
+            "VACUUM FULL tariff",
+            "UPDATE tariff SET rate = 9 WHERE id = 12",
+            "UPDATE tariff SET unit = 't' WHERE id = 13",
+        ],
+        lines: &["tariff altered 0/2/0"],
+        rows: &[("tariff", &["updated {\"id\": 12}", "updated {\"id\": 13}"])],
+    },
     // A table without a key gets a column that is filled: the rows are the rows they were.
     Case {
         before: "CREATE TABLE keyless (v text); INSERT INTO keyless VALUES ('a'), ('b'), ('b')",
