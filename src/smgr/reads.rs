@@ -9,7 +9,7 @@ use crate::smgr::failure::{invalid, look_failed, Failure};
 use crate::smgr::host::{self, Server};
 use crate::smgr::ops::{fork_node, route, state_of, Fork};
 use crate::smgr::own::{self, Call};
-use crate::smgr::{hints, settle};
+use crate::smgr::{pruning, settle};
 use crate::stop_point;
 use pg_fork_core::engine::{self, EngineError, FileOf, Found, Host};
 use pg_fork_core::topology::{Layer, Node, Origin};
@@ -67,7 +67,7 @@ pub unsafe fn smgr_read(reln: SMgrRelation, fork: Fork, block: BlockNumber, buff
                         } else {
                             Often::ReadInherited
                         });
-                        hints::prepare(rel, block, page, untouched);
+                        pruning::prepare(rel, block, page, untouched);
                         if let Some(layer) = node.origin.as_ref().and_then(cut_of) {
                             settle::make_young(&layer, db, rel, block, page);
                         }

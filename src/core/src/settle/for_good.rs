@@ -16,7 +16,7 @@
 //! The same page comes of it each time, in recovery too: which transactions had committed at the cut does not change.
 
 use super::page::*;
-use super::{end_xmax, hints, Multis, SettleError};
+use super::{end_xmax, Multis, SettleError};
 
 /// More line pointers do not fit on a page.
 const MAX_LINES: usize = (PAGE_SIZE - PAGE_HEADER) / LINE_POINTER;
@@ -62,7 +62,7 @@ fn is_done(page: &[u8], at: usize) -> bool {
 /// marked as if they had. Tells whether any byte changed. A page that is no heap page is left alone.
 pub fn settle_for_good(page: &mut [u8], ends: &mut dyn Multis) -> Result<bool, SettleError> {
     // What cannot be a tuple tells of a page of something else.
-    if !tells(page) || !tuples(page).all(|(_, at)| hints::is_plausible(page, at)) {
+    if !tells(page) || !tuples(page).all(|(_, at)| is_plausible(page, at)) {
         return Ok(false);
     }
     let lines = line_count(page).min(MAX_LINES);

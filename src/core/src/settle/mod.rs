@@ -35,9 +35,9 @@
 //! * `pd_checksum` is the caller's, who knows the block's number.
 
 pub mod for_good;
-pub mod hints;
 mod inflight;
 mod page;
+pub mod pruning;
 #[cfg(test)]
 mod tests;
 

@@ -92,6 +92,18 @@ pub(super) fn tuples(page: &[u8]) -> impl Iterator<Item = (usize, usize)> + '_ {
     })
 }
 
+const T_HOFF: usize = 22;
+const HEAP_NATTS_MASK: u16 = 0x07FF;
+/// `MaxTupleAttributeNumber`.
+const MAX_ATTRIBUTES: u16 = 1664;
+
+/// Whether it can be a tuple's header: a page of something else without special space may look like a heap's.
+pub(super) fn is_plausible(page: &[u8], at: usize) -> bool {
+    let hoff = usize::from(page[at + T_HOFF]);
+    let attributes = get_u16(page, at + T_INFOMASK2) & HEAP_NATTS_MASK;
+    hoff.is_multiple_of(8) && (24..=PAGE_SIZE - at).contains(&hoff) && attributes <= MAX_ATTRIBUTES
+}
+
 #[inline]
 pub(super) fn get_u16(page: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([page[at], page[at + 1]])

@@ -5,7 +5,7 @@
 #![allow(unsafe_code)] // reads portals
 
 use crate::pg::{checksum, process};
-use pg_fork_core::settle::hints;
+use pg_fork_core::settle::pruning;
 use pg_fork_core::types::{Block, Page, RelFork};
 use pgrx::pg_sys::{self, CommandTag};
 
@@ -17,8 +17,8 @@ pub fn prepare(rel: RelFork, block: Block, page: &mut Page, keeps: bool) {
         return;
     }
     // A page that is not what was written stays as it is, for its reader to be told so.
-    if hints::prunable(page) && only_reads() && checksum::is_right(page, block) {
-        hints::clear_prunable(page);
+    if pruning::prunable(page) && only_reads() && checksum::is_right(page, block) {
+        pruning::clear_prunable(page);
         checksum::set(page, block);
     }
 }
