@@ -1,7 +1,9 @@
 //! The background worker: removes the files of what was dropped, and what a crash left behind.
 #![allow(unsafe_code)] // a bgworker's entry point, and calls into bufmgr.c and procsignal.c
 
-use crate::fork::{age, catalog, files, marks, merge, room, start, statistics, write_behind};
+use crate::fork::{
+    age, catalog, files, marks, merge, restart, room, start, statistics, write_behind,
+};
 use crate::shmem::load::meta_of;
 use crate::shmem::registry::{self, ForkState, Slot, Use};
 use crate::shmem::{self, Shared};
@@ -56,6 +58,7 @@ pub extern "C-unwind" fn pg_fork_worker_main(_arg: pg_sys::Datum) {
     shared
         .worker_latch
         .store(unsafe { pg_sys::MyLatch }, Ordering::SeqCst);
+    restart::show_all();
     marks::begin();
     let settled = match BackgroundWorker::transaction(start::settle) {
         Some(database) => remove_strangers_in(database),
@@ -78,11 +81,13 @@ pub extern "C-unwind" fn pg_fork_worker_main(_arg: pg_sys::Datum) {
         age::tend();
         statistics::tend();
         let pause = Duration::from_secs(if shmem::any_live() { 1 } else { 5 });
-        let pause = if tended { pause } else { BREATH };
+        let synced = restart::sync_some(false);
+        let pause = if tended && synced { pause } else { BREATH };
         let pause = if cleaned { pause } else { SHORT_BREATH };
         let pause = write_behind::next().map_or(pause, |next| next.min(pause));
         if shared.cleanup.load(Ordering::SeqCst) == 0 && !BackgroundWorker::wait_latch(Some(pause))
         {
+            restart::sync_some(true);
             marks::end();
             return;
         }

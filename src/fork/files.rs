@@ -141,15 +141,30 @@ pub fn segment_path(oid: u32, rel: RelFork, segment: u32) -> PathBuf {
         return captured_path(oid);
     }
     if segment == MAP_SEGMENT {
-        return db_dir(oid, rel.spc).join(format!("{MAP_PREFIX}{}_{}", rel.rel, rel.fork));
+        let name = format!("{MAP_PREFIX}{}_{}", rel.rel, rel.fork);
+        return dir_of(oid, rel.spc).join(name);
     }
     let (fork, number) = segment_number(oid, rel, segment);
-    let suffix = ["", "_fsm", "_vm", "_init"][usize::from(fork)];
+    numbered_path(oid, RelFork { fork, ..rel }, number)
+}
+
+/// The folder of a database, and of what is ours without the link, which is not there yet when recovery begins
+/// ([`crate::fork::restart`]).
+fn dir_of(oid: u32, spc: u32) -> PathBuf {
+    match crate::shmem::registry::slot(oid) {
+        Some(_) => real_dir(oid, spc),
+        None => db_dir(oid, spc),
+    }
+}
+
+/// The path of a segment by the fork and number that md's file tags have.
+pub fn numbered_path(oid: u32, rel: RelFork, number: u32) -> PathBuf {
+    let suffix = ["", "_fsm", "_vm", "_init"][usize::from(rel.fork)];
     let mut name = format!("{}{suffix}", rel.rel);
     if number > 0 {
         name.push_str(&format!(".{number}"));
     }
-    db_dir(oid, rel.spc).join(name)
+    dir_of(oid, rel.spc).join(name)
 }
 
 /// Makes the fork's or layer's folder in a tablespace, and the link to it. Made already: fine.
@@ -163,16 +178,22 @@ pub fn ensure_dir(oid: u32, spc: u32) -> io::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(&real)?;
-    let link = db_dir(oid, spc);
     if spc == DEFAULT_TABLESPACE {
-        let make = |path: &Path| symlink(format!("../{ROOT}/{oid}"), path);
-        return link_or(&real.join(LINK), &link, make);
+        return link(oid);
     }
+    let link = db_dir(oid, spc);
     // Elsewhere the folder must be empty when nothing of the database's is left in the tablespace.
     match symlink(format!("{ROOT}/{oid}"), link) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Makes the link in `base` to a fork's or layer's folder, which is there. Made already: fine.
+pub fn link(oid: u32) -> io::Result<()> {
+    let make = |path: &Path| symlink(format!("../{ROOT}/{oid}"), path);
+    let first = real_dir(oid, DEFAULT_TABLESPACE).join(LINK);
+    link_or(&first, &db_dir(oid, DEFAULT_TABLESPACE), make)
 }
 
 /// Makes the file that forks' `PG_VERSION` points at, in the tablespace of the fork.

@@ -26,6 +26,7 @@ pub mod pending;
 pub mod pool;
 mod prepared;
 pub mod readers;
+pub mod restart;
 pub mod room;
 pub mod rows;
 mod running;

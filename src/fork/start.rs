@@ -4,7 +4,7 @@
 //! PostgreSQL removes files named `pgsql_tmp…` in `base/pgsql_tmp` at each start (fd.c,
 //! `RemovePgTempFiles`), with the library or without; only the library puts its witness back.
 
-use crate::fork::{catalog, files, marks, pending, rows, unlogged};
+use crate::fork::{catalog, files, marks, pending, restart, rows, unlogged};
 use crate::shmem::load::{self, invalidate};
 use crate::shmem::pagemap;
 use crate::shmem::registry::{self, ForkState};
@@ -122,7 +122,7 @@ pub fn begin() {
         }
     }
     if !control.shut_down {
-        unlogged::reset_all();
+        restart::hide(&unlogged::reset_all());
     }
     // Its children must not inherit descriptors, nor what is kept by the numbers of spaces.
     handles::forget_all();
@@ -160,7 +160,7 @@ fn judge(control: &Control, found: Option<Server>) {
     for (fork, _) in &forks {
         if foreign {
             invalidate(fork.oid, "the server ran without pg_fork meanwhile");
-        } else if machine && marks::any(fork.oid) {
+        } else if machine && (restart::is_unsynced() || marks::any(fork.oid)) {
             let reason = "the machine crashed before all that the fork rests on was on disk";
             invalidate(fork.oid, reason);
         }

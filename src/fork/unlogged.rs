@@ -15,15 +15,15 @@ use std::fs;
 use std::io;
 
 /// In the postmaster, after a crash: prod waits for it, so each folder is looked into once, however many forks
-/// read it.
-pub fn reset_all() {
+/// read it. Returns the forks that have init forks of their own.
+pub fn reset_all() -> BTreeSet<u32> {
     let forks = registry::all_forks();
     if forks.is_empty() {
-        return;
+        return BTreeSet::new();
     }
     let inits = Inits::find();
-    for (fork, _) in forks {
-        if let Err(error) = reset(&fork, &inits) {
+    for (fork, _) in &forks {
+        if let Err(error) = reset(fork, &inits) {
             let reason = format!(
                 "could not reset its unlogged tables: {}",
                 failure::describe(&error)
@@ -31,6 +31,9 @@ pub fn reset_all() {
             crate::shmem::load::invalidate(fork.oid, &reason);
         }
     }
+    let own = |oid: &u32| (inits.by_source.get(oid)).is_some_and(|inits| !inits.own.is_empty());
+    let forks = forks.iter().map(|(fork, _)| fork.oid);
+    forks.filter(own).collect()
 }
 
 fn reset(fork: &Slot, inits: &Inits) -> Result<(), EngineError<io::Error>> {
@@ -113,7 +116,9 @@ impl Inits {
             by_source: HashMap::new(),
             origins: origins.collect(),
         };
-        let sources: BTreeSet<u32> = slots.iter().map(|slot| slot.source).collect();
+        let forks = slots.iter().filter(|slot| slot.is_fork());
+        let mut sources: BTreeSet<u32> = forks.map(|slot| slot.oid).collect();
+        sources.extend(slots.iter().map(|slot| slot.source));
         for source in sources {
             let found = inits_in(source, &spaces);
             if !found.is_empty() {

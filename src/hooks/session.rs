@@ -54,6 +54,7 @@ unsafe extern "C-unwind" fn log_in(port: *mut pg_sys::Port, status: i32) {
         // SAFETY: another library's hook, with the caller's arguments.
         unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| previous(port, status)) };
     }
+    crate::fork::restart::show_all();
     stop::at_callback();
     attach::settings::note_base();
     // SAFETY: a plain variable: replication connections speak another protocol.

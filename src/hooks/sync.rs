@@ -21,14 +21,18 @@ extern "C-unwind" {
     pub fn mdfiletagmatches(ftag: *const FileTag, candidate: *const FileTag) -> bool;
 }
 
-/// Syncs a page map file, whose name md does not know.
-unsafe fn sync_map(ftag: &FileTag, path: *mut c_char) -> c_int {
+/// Syncs a file of ours: md does not know the names of page maps, and goes by links that may not be there yet.
+unsafe fn sync_ours(ftag: &FileTag, path: *mut c_char) -> c_int {
     let rel = RelFork {
         spc: ftag.rnode.spcNode.to_u32(),
         rel: ftag.rnode.relNode.to_u32(),
         fork: ftag.forknum as u8,
     };
-    let name = files::segment_path(ftag.rnode.dbNode.to_u32(), rel, files::MAP_SEGMENT);
+    let oid = ftag.rnode.dbNode.to_u32();
+    let name = match ftag.segno {
+        files::MAP_SEGMENT => files::segment_path(oid, rel, files::MAP_SEGMENT),
+        number => files::numbered_path(oid, rel, number),
+    };
     let bytes = name.as_os_str().as_encoded_bytes();
     // SAFETY: sync.c's buffer is of MAXPGPATH bytes, far more than any name of ours.
     unsafe {
@@ -48,7 +52,8 @@ pub unsafe extern "C-unwind" fn sync_file(ftag: *const FileTag, path: *mut c_cha
     let (result, db, spc) = unsafe {
         let node = &(*ftag).rnode;
         let result = match (*ftag).segno {
-            files::MAP_SEGMENT => sync_map(&*ftag, path),
+            files::MAP_SEGMENT => sync_ours(&*ftag, path),
+            _ if registry::slot(node.dbNode.to_u32()).is_some() => sync_ours(&*ftag, path),
             _ => mdsyncfiletag(ftag, path),
         };
         // Of our files only: a source's that cannot be synced stops any server.

@@ -38,6 +38,8 @@ pub struct Shared {
     pub live: AtomicU32,
     /// 1 once WAL of a database that is not here was met.
     pub skipping: AtomicU32,
+    /// 1 while forks' folders have no links in `base` ([`crate::fork::restart`]).
+    pub hidden: AtomicU32,
     pub next_space: AtomicU32,
     /// Changes whenever a fork or a layer comes or goes.
     pub generation: AtomicU64,
@@ -194,6 +196,7 @@ fn size() -> usize {
 
 /// From `shmem_request_hook`, in the postmaster.
 pub fn request() {
+    crate::fork::restart::show_folders();
     let slots = guc::MAX_FORKS.get() as usize * 5 + 64 + crate::fork::files::count();
     SLOT_COUNT.store(slots, Ordering::Relaxed);
     // SAFETY: called in the phase in which requests are taken.
@@ -249,6 +252,7 @@ pub fn attach() {
                 shared.generation.store(life << 40, Ordering::SeqCst);
                 shared.dirty.store(u32::MAX, Ordering::Relaxed);
             }
+            crate::fork::restart::show_folders();
             crate::fork::start::begin();
         }
     }

@@ -3,7 +3,7 @@
 //! Kept for one generation of the registry, and only of the databases that were asked for.
 
 use super::registry::{self, ForkState, Slot, Use};
-use crate::fork::files;
+use crate::fork::{files, restart};
 use crate::pg::process;
 use pg_fork_core::table::Table;
 use pg_fork_core::topology::{Layer, Node, Origin};
@@ -116,6 +116,15 @@ fn known(oid: u32) -> Known {
             .is_none_or(|slot| !slot.is_fork() || slot.seq != 0);
         (look(table, oid), cut)
     });
+    // md goes by the link.
+    if restart::are_hidden()
+        && known
+            .node
+            .as_ref()
+            .is_some_and(|node| node.origin.is_some())
+    {
+        restart::show(oid);
+    }
     if is_whole {
         VIEW.with_borrow_mut(|view| view.known.insert(oid, known.clone()));
     }
