@@ -74,6 +74,7 @@ pub extern "C-unwind" fn pg_fork_worker_main(_arg: pg_sys::Datum) {
         // What a next cut waits for, before and after each of what may take long.
         write_behind::run();
         let cleaned = clean_up();
+        remove_witness();
         write_behind::run();
         let tended = marks::tend();
         write_behind::run();
@@ -91,6 +92,18 @@ pub extern "C-unwind" fn pg_fork_worker_main(_arg: pg_sys::Datum) {
             marks::end();
             return;
         }
+    }
+}
+
+/// While there is no fork nothing of ours is in the folder of temporary files. Under the lock, because who makes a fork
+/// takes its slot first, and puts the file there after that.
+fn remove_witness() {
+    if files::witness().exists() {
+        registry::touch(|table| {
+            if !table.view().iter().any(Slot::is_fork) {
+                files::remove_witness();
+            }
+        });
     }
 }
 

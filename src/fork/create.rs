@@ -149,6 +149,7 @@ fn make_files(source: &catalog::Source, oid: u32, layer: &Slot) -> io::Result<()
     if spc != files::DEFAULT_TABLESPACE {
         files::ensure_dir(oid, spc)?;
     }
+    files::ensure_version_file(files::DEFAULT_TABLESPACE)?;
     files::ensure_version_file(spc)?;
     files::link_version(oid, spc)?;
     let from = files::real_dir(layer.oid, files::DEFAULT_TABLESPACE);

@@ -276,10 +276,20 @@ pub fn witness() -> PathBuf {
     tablespace_dir(DEFAULT_TABLESPACE).join(VERSION_FILE)
 }
 
-/// Makes the witness durable.
+/// Removes what is in `base/pgsql_tmp` and its like of ours. While there is no fork.
+pub fn remove_witness() {
+    for spc in tablespaces() {
+        let _ = fs::remove_file(tablespace_dir(spc).join(VERSION_FILE));
+    }
+}
+
+/// Makes the witness durable, if it is there.
 pub fn sync_witness() -> io::Result<()> {
     let path = witness();
-    File::open(&path)?.sync_all()?;
+    match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file?.sync_all()?,
+    }
     let base = tablespace_dir(DEFAULT_TABLESPACE);
     sync_dir(path.parent().unwrap_or(&base))?;
     sync_dir(&base)
@@ -305,6 +315,8 @@ pub fn sync_folder(oid: u32, spc: u32) -> io::Result<()> {
 
 /// Makes the folders and links that were made in these tablespaces, and in the default one, durable.
 pub fn sync_places(mut spaces: BTreeSet<u32>) -> io::Result<()> {
+    // The first fork has put it there.
+    sync_witness()?;
     spaces.insert(DEFAULT_TABLESPACE);
     for spc in spaces {
         let root = root_dir(spc);

@@ -11,6 +11,7 @@ use crate::shmem::registry::{self, ForkState};
 use crate::smgr::{captured, handles, settle};
 use pg_fork_core::format::server::Server;
 use pgrx::pg_sys::{ControlFileData, DBState};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::mem::offset_of;
@@ -174,16 +175,18 @@ pub fn note_running(settled: bool) {
         return;
     }
     let note = || {
-        // First the witness, because a note without it tells of a start without the library.
-        files::ensure_version_file(files::DEFAULT_TABLESPACE)?;
-        files::sync_witness()?;
+        let forks = registry::all_forks();
+        let spaces: BTreeSet<u32> = forks.iter().map(|(fork, _)| fork.tablespace).collect();
+        // First the witness, because a note without it tells of a start without the library. Where there is no
+        // fork to lose, fork_create puts it there.
+        if !forks.is_empty() {
+            files::ensure_version_file(files::DEFAULT_TABLESPACE)?;
+            files::sync_witness()?;
+        }
         // Only where a fork needs it, because a tablespace that has it looks used.
-        for (fork, _) in registry::all_forks() {
-            if let Err(error) = files::ensure_version_file(fork.tablespace) {
-                pgrx::log!(
-                    "pg_fork: nobody can connect to the fork with OID {}: {error}",
-                    fork.oid
-                );
+        for spc in spaces {
+            if let Err(error) = files::ensure_version_file(spc) {
+                pgrx::log!("pg_fork: nobody can connect to forks in tablespace {spc}: {error}");
             }
         }
         let Some(mut server) = read_server() else {

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Bytes that are free for the server, and bytes in all.
@@ -78,6 +79,44 @@ pub fn give_back(file: &File, offset: u64, len: u64) -> io::Result<()> {
         error if failed && error.raw_os_error() != Some(libc::EOPNOTSUPP) => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Copies a part of a file to the same place of another: where the filesystem can do it, without moving the bytes.
+/// An error (`UnexpectedEof`) if the file is shorter.
+pub fn copy(from: &File, to: &File, offset: u64, len: u64) -> io::Result<()> {
+    let (mut at, end) = (offset, offset + len);
+    while at < end {
+        let (mut source, mut target) = (at as i64, at as i64);
+        // SAFETY: two open descriptors, and the offsets' own variables.
+        let copied = unsafe {
+            let (from, to) = (from.as_raw_fd(), to.as_raw_fd());
+            libc::copy_file_range(from, &mut source, to, &mut target, (end - at) as usize, 0)
+        };
+        match copied {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            1.. => at += copied as u64,
+            _ => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error if error.raw_os_error() == Some(libc::ENOSPC) => return Err(error),
+                // Not between these files, or not on this system.
+                _ => return copy_bytes(from, to, at, end - at),
+            },
+        }
+    }
+    Ok(())
+}
+
+fn copy_bytes(from: &File, to: &File, offset: u64, len: u64) -> io::Result<()> {
+    const PIECE: u64 = 1 << 20;
+    let mut bytes = vec![0; len.min(PIECE) as usize];
+    let (mut at, end) = (offset, offset + len);
+    while at < end {
+        let piece = (end - at).min(PIECE) as usize;
+        from.read_exact_at(&mut bytes[..piece], at)?;
+        to.write_all_at(&bytes[..piece], at)?;
+        at += piece as u64;
+    }
+    Ok(())
 }
 
 /// Whether the page's header is sane, and its checksum right if there are checksums (bufpage.c).

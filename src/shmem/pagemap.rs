@@ -17,6 +17,7 @@ use pg_fork_core::summary::{Bits, Summary};
 use pg_fork_core::types::{Block, MapState, RelFork, Space};
 use std::cell::Cell;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 
@@ -133,12 +134,21 @@ fn read_at(oid: u32, rel: RelFork, offset: u64, bytes: &mut [u8]) -> io::Result<
 }
 
 fn write_at(oid: u32, rel: RelFork, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    write(oid, rel, offset, bytes)?;
+    sync_later(oid, rel)
+}
+
+/// A map was written to: the next checkpoint syncs it.
+pub fn sync_later(oid: u32, rel: RelFork) -> io::Result<()> {
+    sync::register(oid, rel, MAP_SEGMENT)
+}
+
+fn write(oid: u32, rel: RelFork, offset: u64, bytes: &[u8]) -> io::Result<()> {
     crate::stop_point::io("write-map")?;
     let missing = || io::Error::from(io::ErrorKind::NotFound);
     handles::open(oid, rel, MAP_SEGMENT, true)?
         .ok_or_else(missing)?
-        .write_all_at(bytes, offset)?;
-    sync::register(oid, rel, MAP_SEGMENT)
+        .write_all_at(bytes, offset)
 }
 
 fn read_state(oid: u32, rel: RelFork) -> io::Result<Option<MapState>> {
@@ -342,6 +352,27 @@ pub fn set_bit(oid: u32, space: Space, rel: RelFork, block: Block) -> io::Result
     let byte = word[(in_chunk % 32 / 8) as usize];
     write_at(oid, rel, map::bit_offset(block), &[byte])?;
     page_map().put(&key, &payload);
+    changed();
+    Ok(())
+}
+
+/// Sets the bits of a run of blocks, as [`set_bit`] does; the caller sees to [`sync_later`].
+pub fn set_bits(oid: u32, space: Space, rel: RelFork, blocks: Range<Block>) -> io::Result<()> {
+    let mut at = blocks.start;
+    while at < blocks.end {
+        let first = at / CHUNK_BLOCKS * CHUNK_BLOCKS;
+        let last = blocks.end.min(first.saturating_add(CHUNK_BLOCKS));
+        let key = Key::chunk_of(space, rel, at);
+        let _held = lock(&key);
+        let mut payload = load_chunk(&key, oid, rel, at)?;
+        for block in at..last {
+            set_chunk_bit(&mut payload, block);
+        }
+        let bytes: Vec<u8> = payload.iter().flat_map(|word| word.to_le_bytes()).collect();
+        write(oid, rel, map::bit_offset(first), &bytes)?;
+        page_map().put(&key, &payload);
+        at = last;
+    }
     changed();
     Ok(())
 }

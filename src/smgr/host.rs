@@ -7,7 +7,7 @@ use crate::fork::files::{db_dir, ensure_dir, segment_path, sync_dir, MAP_SEGMENT
 use crate::fork::{marks, merge};
 use crate::pg::{disk, process};
 use crate::shmem::{self, pagemap, registry, view};
-use crate::smgr::{captured, handles, settle, sync};
+use crate::smgr::{captured, handles, settle, sync, tail};
 use crate::stop_point;
 use pg_fork_core::engine::{FileOf, Found, Host};
 use pg_fork_core::summary::{Bits, Summary};
@@ -140,6 +140,17 @@ impl Host for Server {
             }
         }
         Ok(Some(blocks))
+    }
+
+    fn save_all(
+        &self,
+        db: DbOid,
+        layer: &Layer,
+        rel: RelFork,
+        first: Block,
+        end: Block,
+    ) -> io::Result<()> {
+        tail::save(db, layer, rel, first, end)
     }
 
     fn hand_over(&self, db: DbOid, layer: &Layer, rel: RelFork, with_map: bool) -> io::Result<()> {

@@ -17,4 +17,5 @@ pub mod sizes;
 pub mod stop;
 pub mod sync;
 pub mod table;
+mod tail;
 pub mod truncate;

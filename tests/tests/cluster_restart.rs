@@ -142,3 +142,30 @@ fn what_is_not_synced_yet_is_not_trusted_after_the_machine_crashed() {
     assert_eq!(reboot(true), "invalid");
     assert_eq!(cluster.sql("prod", "SELECT sum(v) FROM t"), "10000");
 }
+
+#[test]
+fn while_there_is_no_fork_nothing_of_ours_is_among_the_temporary_files() {
+    let cluster = Cluster::new("");
+    let files =
+        || fs::read_dir(format!("{}/base/pgsql_tmp", cluster.data())).map_or(0, Iterator::count);
+    assert_eq!(files(), 0);
+    cluster.sql(
+        "postgres",
+        "CREATE DATABASE prod; SELECT fork_create('prod', 'f')",
+    );
+    assert_eq!(files(), 1);
+    cluster.sql("f", "CREATE TABLE mine AS SELECT 1 AS v");
+    crash(&cluster);
+    assert_eq!(cluster.sql("f", "SELECT v FROM mine"), "1");
+    cluster.sql("postgres", "SELECT fork_drop('f')");
+    wait_for("the file stays", || files() == 0);
+    crash(&cluster);
+    assert_eq!(files(), 0);
+    cluster.sql("postgres", "SELECT fork_create('prod', 'g')");
+    cluster.stop("fast");
+    cluster.start();
+    assert_eq!(
+        cluster.sql("postgres", "SELECT state FROM pg_forks"),
+        "ready"
+    );
+}

@@ -167,6 +167,28 @@ impl Host for World {
             .map(|file| file.len() as u32))
     }
 
+    fn save_all(
+        &self,
+        db: DbOid,
+        layer: &Layer,
+        rel: RelFork,
+        first: Block,
+        end: Block,
+    ) -> Result<(), CutShort> {
+        for block in first..end {
+            self.step()?;
+            let mut disk = self.disk.borrow_mut();
+            if disk.maps[&(layer.oid, rel)].1.contains(&block) {
+                continue;
+            }
+            let content = disk.files[&(db, rel)][block as usize];
+            put(&mut disk, layer.oid, rel, block, content);
+            drop(disk);
+            self.set_bit(layer.oid, layer.space, rel, block)?;
+        }
+        Ok(())
+    }
+
     fn hand_over(
         &self,
         db: DbOid,

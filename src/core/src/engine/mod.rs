@@ -115,6 +115,16 @@ pub trait Host {
     fn write_file(&self, file: FileOf, block: Block, page: &Page) -> Result<(), Self::Error>;
     /// The file's length in blocks; `None` if there is no file.
     fn file_len(&self, file: FileOf) -> Result<Option<Block>, Self::Error>;
+    /// Saves `db`'s own blocks from `first` on, and below `end`, to the layer, where their bits are not set: first the
+    /// bytes, second the bits (I4).
+    fn save_all(
+        &self,
+        db: DbOid,
+        layer: &Layer,
+        rel: RelFork,
+        first: Block,
+        end: Block,
+    ) -> Result<(), Self::Error>;
     /// Renames `db`'s files of `rel`, and its map if `with_map`, to be the layer's handed-over ones.
     /// Done already, wholly or in part: does the rest.
     fn hand_over(

@@ -129,14 +129,19 @@ pub fn before_truncate<H: Host>(
     node: &Node,
     rel: RelFork,
     blocks: Block,
-) -> Res<u64, H> {
-    let mut saved = 0;
-    if let Some((layer, len)) = note(host, oid, node, rel)? {
-        for block in blocks..len {
-            saved += u64::from(save(host, oid, node, &layer, rel, block)?);
-        }
+) -> Res<(), H> {
+    let Some((layer, len)) = note(host, oid, node, rel)? else {
+        return Ok(());
+    };
+    let state = host.map_state(layer.oid, layer.space, rel)?;
+    if node.origin.is_none() && matches!(state, Some(MapState::Noted { .. })) {
+        // All of them are the database's own. It may hold up everyone who wants the relation.
+        return Ok(host.save_all(oid, &layer, rel, blocks, len)?);
     }
-    Ok(saved)
+    for block in blocks..len {
+        save(host, oid, node, &layer, rel, block)?;
+    }
+    Ok(())
 }
 
 /// Hands the relation's files over to the newest layer, if a live cut needs them.
