@@ -3,12 +3,13 @@
 //! Compiled in by the feature `stop_points`, for the crash tests only. The setting
 //! `pg_fork.stop_point` names one, and what happens there: `name:crash` kills the process as kill -9
 //! does, `name:error` raises an error, `name:wait` waits until the setting is another, `name:nap` sleeps for
-//! a while, serving no interrupt; where an operation on a file is named, `name:fail` makes it fail.
+//! a while, serving no interrupt; `cut-twice:look` and `cut-twice:halt` have a cut look at its pages again before it
+//! is done, the latter stopping everyone where the signal arrives; where an operation on a file is named, `name:fail` makes it fail.
 
 #[cfg(not(feature = "stop_points"))]
-pub use off::{at, io, register};
+pub use off::{at, io, is_set, register};
 #[cfg(feature = "stop_points")]
-pub use on::{at, io, register};
+pub use on::{at, io, is_set, register};
 
 #[cfg(not(feature = "stop_points"))]
 mod off {
@@ -17,6 +18,10 @@ mod off {
     #[inline(always)]
     pub fn io(_name: &str) -> std::io::Result<()> {
         Ok(())
+    }
+    #[inline(always)]
+    pub fn is_set(_name: &str, _action: &str) -> bool {
+        false
     }
     pub fn register() {}
 }
@@ -45,6 +50,11 @@ mod on {
         let wanted = STOP_POINT.get()?.into_string().ok()?;
         let (point, action) = wanted.split_once(':')?;
         (point == name).then(|| action.to_string())
+    }
+
+    /// Whether this is asked for here.
+    pub fn is_set(name: &str, wanted: &str) -> bool {
+        action(name).is_some_and(|action| action == wanted)
     }
 
     /// An I/O error, if one is asked for here.

@@ -1,13 +1,12 @@
 //! One try of a cut: everyone stopped, the dirty pages copied, the new layer made known, everyone let go.
-#![allow(unsafe_code)] // calls into procsignal.c
+#![allow(unsafe_code)] // reads the server's state
 
-use crate::fork::gate::{self, Gate};
-use crate::fork::peers::{self, Moved};
+use crate::fork::peers::Moved;
 use crate::fork::running::Known;
-use crate::fork::{capture, catalog, files, marks, patience, pool};
+use crate::fork::stopping::Published;
+use crate::fork::{capture, catalog, files, marks, pool};
 use crate::guc;
 use crate::pg::arena::Arena;
-use crate::pg::lwlock::{hold, Held, Which};
 use crate::pg::process::Peer;
 use crate::shmem::load::meta_of;
 use crate::shmem::registry::{self, ForkState, Slot, Use};
@@ -23,59 +22,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-
-/// How long those that are on their way into the database are waited for.
-const GATE: Duration = Duration::from_millis(20);
-
-/// Makes the database whose backends stop known, and takes that back however this ends.
-struct Published {
-    began: Instant,
-    /// Who cuts is a superuser.
-    trusted: bool,
-    /// The cut is done.
-    counts: bool,
-    #[expect(dead_code, reason = "released next")]
-    held: Held,
-    #[expect(dead_code, reason = "opened last")]
-    gate: Option<Gate>,
-}
-
-impl Published {
-    fn new(db: u32) -> Self {
-        let trusted = patience::is_trusted();
-        let began = Instant::now();
-        let gate = gate::shut(db, GATE);
-        stop_point::at("cut-gate");
-        let held = hold(Which::Cut, true);
-        if let Some(shared) = shmem::shared() {
-            shared.cut_db.store(db, Ordering::SeqCst);
-        }
-        // SAFETY: signals every process; each absorbs it at its next CHECK_FOR_INTERRUPTS.
-        unsafe {
-            pg_sys::EmitProcSignalBarrier(
-                pg_sys::ProcSignalBarrierType::PROCSIGNAL_BARRIER_SMGRRELEASE,
-            )
-        };
-        Published {
-            began,
-            trusted,
-            counts: false,
-            held,
-            gate,
-        }
-    }
-}
-
-impl Drop for Published {
-    fn drop(&mut self) {
-        if let Some(shared) = shmem::shared() {
-            shared.cut_db.store(0, Ordering::SeqCst);
-        }
-        if !self.counts {
-            patience::rest_after(self.began.elapsed(), self.trusted);
-        }
-    }
-}
 
 /// The new layer's folder. Removed if the layer never gets into the registry, by an error too; from
 /// then on the source may write to it what older forks need, so it stays, whatever becomes of the cut.
@@ -263,7 +209,7 @@ impl SmallFiles {
     }
 }
 
-/// One try: stops everyone for at most `window`, then holds them for at most `pg_fork.max_pause`.
+/// One try: stops everyone for about `window` at most, then holds them for at most `pg_fork.max_pause`.
 pub(super) fn attempt(
     source: &catalog::Source,
     fork: u32,
@@ -278,17 +224,18 @@ pub(super) fn attempt(
     known.look();
     let small = SmallFiles::prepare(source, oid);
     let mut published = Published::new(source.oid);
+    let pause = Duration::from_millis(guc::MAX_PAUSE.get() as u64);
     let began = Instant::now();
-    let everyone = loop {
-        match peers::look(source.oid) {
-            Ok(everyone) => break everyone,
-            Err(peers) if began.elapsed() > window => return Err(Failed::NotStopped(peers)),
-            Err(_) => std::thread::sleep(Duration::from_micros(50)),
-        }
-    };
+    let everyone = published.stop_all(source.oid, window, pause)?;
     stop_point::at("cut-stopped");
     let stopped = Instant::now();
-    let until = stopped + Duration::from_millis(guc::MAX_PAUSE.get() as u64);
+    let until = stopped + pause;
+    // First what may wait for a spinlock that someone holds who sleeps.
+    // SAFETY: a plain read of the server's state; nobody writes a page of the source from here on.
+    let cut_lsn = unsafe { pg_sys::GetXLogInsertRecPtr() };
+    if Instant::now() > until {
+        return Err(Failed::Pool);
+    }
     let running = known.at_cut(until).ok_or(Failed::Subtransactions)?;
     let dirty = pool::dirty_for_ever(source.oid, until);
     let dirty = dirty.ok_or(Failed::Pool)?;
@@ -306,7 +253,7 @@ pub(super) fn attempt(
     (layer.space, layer.captured) = (space, copied.len() as u32);
     // SAFETY: plain reads of the server's state.
     unsafe {
-        layer.cut_lsn = pg_sys::GetXLogInsertRecPtr();
+        layer.cut_lsn = cut_lsn;
         layer.cut_time = pg_sys::GetCurrentTimestamp();
         layer.oldest_multi = pg_sys::GetOldestMultiXactId().into_inner();
     }
@@ -332,8 +279,16 @@ pub(super) fn attempt(
     if !pool::await_writes(&dirty, until) {
         return Err(Failed::Pool);
     }
+    let changed =
+        match stop_point::is_set("cut-twice", "look") || stop_point::is_set("cut-twice", "halt") {
+            true => capture::changed_since(source.oid, &dirty, &copied, arena),
+            false => None,
+        };
     // Who could not answer must not have moved until now: from here on its changes come after the cut.
-    everyone.still(source.oid)?;
+    everyone.still(source.oid, published.number())?;
+    if let Some(changed) = changed {
+        panic!("a page moved although everyone was stopped: {changed}");
+    }
     registry::touch(|table| table.update(oid, |slot| slot.sound = 1));
     let pause = stopped.elapsed();
     published.counts = true;

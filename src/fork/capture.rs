@@ -6,7 +6,7 @@
 #![allow(unsafe_code)] // calls into bufmgr.c, reads buffers
 
 use crate::fork::files;
-use crate::fork::pool::Dirty;
+use crate::fork::pool::{self, Dirty};
 use crate::pg::arena::Arena;
 use crate::pg::checksum;
 use crate::shmem;
@@ -89,7 +89,7 @@ fn learn(pages: usize, took: Duration) {
 }
 
 /// Copies the pages, and says which they are, in the order of the copies; `None`: not all of them by the
-/// deadline, or more than there is room for.
+/// deadline, more than there is room for, or one whose header is not let go of.
 pub fn copy(
     pages: &[Dirty],
     arena: &mut Arena,
@@ -101,6 +101,9 @@ pub fn copy(
     for (n, dirty) in pages.iter().enumerate() {
         if n % STRIDE == 0 && Instant::now() > deadline {
             learn(n, began.elapsed());
+            return None;
+        }
+        if !pool::is_free(dirty) {
             return None;
         }
         let tag = &dirty.tag;
@@ -128,6 +131,37 @@ pub fn copy(
     }
     learn(pages.len(), began.elapsed());
     Some(copied)
+}
+
+/// For tests: whether a page has changed since it was copied, or got dirty, a moment later. Says which.
+pub fn changed_since(
+    db: u32,
+    pages: &[Dirty],
+    copied: &[(RelFork, Block)],
+    arena: &mut Arena,
+) -> Option<String> {
+    std::thread::sleep(Duration::from_millis(3));
+    let known = |page: &Dirty| pages.iter().any(|other| other.is_same(page));
+    if let Some(new) = pool::dirty(db).iter().find(|page| !known(page)) {
+        return Some(format!("{:?} {} got dirty", new.rel(), new.tag.blockNum));
+    }
+    let copies = arena.pages();
+    let find = |page: &&Dirty| {
+        let place = (page.rel(), page.tag.blockNum);
+        let Some(n) = copied.iter().position(|copy| *copy == place) else {
+            return false;
+        };
+        // SAFETY: a page of the pool; if it is another by now it is not looked at.
+        let now = unsafe {
+            std::slice::from_raw_parts(
+                pg_sys::BufferBlocks.add(self::place(page)).cast::<u8>(),
+                PAGE_SIZE,
+            )
+        };
+        pool::holds(page) && now != copies[n].as_slice() && pool::holds(page)
+    };
+    let changed = pages.iter().find(find);
+    changed.map(|page| format!("{:?} {} changed", page.rel(), page.tag.blockNum))
 }
 
 /// Writes the copies to the layer's file. Not synced: the layer's mark says so.

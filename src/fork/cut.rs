@@ -8,6 +8,7 @@ use crate::fork::running::Known;
 use crate::fork::{capture, catalog, marks, pool};
 use crate::guc;
 use crate::pg::arena::Arena;
+use crate::pg::process::Peer;
 use crate::shmem::registry::{self, ForkState, Slot};
 use crate::shmem::{self, stats};
 use crate::stop_point;
@@ -215,10 +216,10 @@ fn make_room(db: u32, max_pause: Duration) -> Arena {
 fn give_up(failure: &Failed) -> ! {
     let (message, detail) = match failure {
         Failed::NotStopped(peers) => {
-            let pids: Vec<String> = peers.iter().map(|peer| peer.pid.to_string()).collect();
+            let said: Vec<String> = peers.iter().map(Peer::describe).collect();
             (
                 "could not stop the source's backends within pg_fork.cut_timeout",
-                format!("These processes did not answer: {}.", pids.join(", ")),
+                format!("These processes did not answer: {}.", said.join(", ")),
             )
         }
         Failed::Unseen => (

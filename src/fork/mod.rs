@@ -33,5 +33,6 @@ mod running;
 pub mod standbys;
 pub mod start;
 pub mod statistics;
+mod stopping;
 pub mod unlogged;
 pub mod write_behind;

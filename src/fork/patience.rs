@@ -6,10 +6,11 @@
 //! A superuser decides the timeout. Who else may fork can have made the one that does not answer himself, and try
 //! again as soon as he has failed, in as many sessions as he has. So his tries are shorter still, and the tries of
 //! all such callers rest for as long as leaves the source most of the time.
-#![allow(unsafe_code)] // asks who calls; reads the machine's clock
+#![allow(unsafe_code)] // asks who calls
 
 use crate::guc;
 use crate::shmem;
+use crate::smgr::halt::now;
 use pgrx::pg_sys;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -37,17 +38,6 @@ pub struct Patience {
 pub(super) fn is_trusted() -> bool {
     // SAFETY: a look-up.
     unsafe { pg_sys::superuser() }
-}
-
-/// Nanoseconds since the machine's start; the same for all processes.
-fn now() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: writes to `time`.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// Until when everyone rests, and those who are no superusers.

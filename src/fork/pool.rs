@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 // buf_internals.h
+const BM_LOCKED: u32 = 1 << 22;
 const BM_DIRTY: u32 = 1 << 23;
 const BM_VALID: u32 = 1 << 24;
 const BM_TAG_VALID: u32 = 1 << 25;
@@ -44,6 +45,11 @@ pub struct Dirty {
 }
 
 impl Dirty {
+    pub fn is_same(&self, other: &Dirty) -> bool {
+        (self.buffer, self.tag.blockNum) == (other.buffer, other.tag.blockNum)
+            && self.rel() == other.rel()
+    }
+
     pub fn rel(&self) -> RelFork {
         RelFork {
             spc: self.tag.rnode.spcNode.to_u32(),
@@ -206,4 +212,26 @@ pub fn await_writes(pages: &[Dirty], deadline: Instant) -> bool {
         }
         true
     })
+}
+
+/// Whether the buffer holds the page still.
+pub fn holds(page: &Dirty) -> bool {
+    let db = page.tag.rnode.dbNode.to_u32();
+    let now = Pool::of_server().page(page.buffer as usize - 1, db);
+    now.is_some_and(|now| now.is_same(page))
+}
+
+/// Whether the page's header can be locked: who holds it may sleep until the cut is done.
+pub fn is_free(page: &Dirty) -> bool {
+    const LONGEST: Duration = Duration::from_millis(1);
+    let pool = Pool::of_server();
+    let locked = || pool.state(page.buffer as usize - 1) & BM_LOCKED != 0;
+    let mut since = None;
+    while locked() {
+        if since.get_or_insert_with(Instant::now).elapsed() > LONGEST {
+            return false;
+        }
+        std::hint::spin_loop();
+    }
+    true
 }

@@ -71,6 +71,47 @@ pub struct Peer {
     pub wait_event: u32,
 }
 
+impl Peer {
+    /// What it is and what it does, for messages. Not in the pause.
+    pub fn describe(&self) -> String {
+        // SAFETY: names that live as long as the process; a copy of the backend's public entry, or null.
+        let text = |name: *const c_char| match name.is_null() {
+            true => None,
+            false => Some(
+                unsafe { CStr::from_ptr(name) }
+                    .to_string_lossy()
+                    .into_owned(),
+            ),
+        };
+        // SAFETY: as above.
+        let (kind, event, class) = unsafe {
+            let mut entries = (1..=pg_sys::pgstat_fetch_stat_numbackends())
+                .map(|n| pg_sys::pgstat_fetch_stat_beentry(n))
+                .filter(|entry| !entry.is_null());
+            let kind = match entries.find(|entry| (**entry).st_procpid == self.pid) {
+                None => None,
+                Some(entry) if (*entry).st_backendType == pg_sys::BackendType::B_BG_WORKER => {
+                    text(pg_sys::GetBackgroundWorkerTypeByPid(self.pid))
+                }
+                Some(entry) => text(pg_sys::GetBackendTypeDesc((*entry).st_backendType)),
+            };
+            let event = text(pg_sys::pgstat_get_wait_event(self.wait_event));
+            (
+                kind,
+                event,
+                text(pg_sys::pgstat_get_wait_event_type(self.wait_event)),
+            )
+        };
+        let kind = kind.unwrap_or_else(|| "process".into());
+        match (class, event) {
+            (Some(class), Some(event)) => {
+                format!("{} ({kind}, waits for {class}/{event})", self.pid)
+            }
+            _ => format!("{} ({kind}, runs)", self.pid),
+        }
+    }
+}
+
 /// What a background worker was registered as.
 pub struct Worker {
     pub name: String,

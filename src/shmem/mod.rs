@@ -54,6 +54,8 @@ pub struct Shared {
     pub state_changes: AtomicU64,
     /// The database that is being cut, or 0 (D4).
     pub cut_db: AtomicU32,
+    /// How a cut stops those that do not answer ([`crate::smgr::halt`]).
+    pub halt: crate::smgr::halt::Halt,
     /// Processes that have come to a database so far, each counted before it leaves again. By the database's
     /// number, in so many places.
     arrivals: [AtomicU64; ARRIVALS],
@@ -86,6 +88,7 @@ static HEAD: AtomicPtr<Head> = AtomicPtr::new(std::ptr::null_mut());
 static BUCKETS: AtomicPtr<u32> = AtomicPtr::new(std::ptr::null_mut());
 static ROWS: AtomicPtr<Row<registry::Slot>> = AtomicPtr::new(std::ptr::null_mut());
 static STOPPED: AtomicPtr<AtomicBool> = AtomicPtr::new(std::ptr::null_mut());
+static HALTED: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
 static MAP: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
 static FILTER: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
 static OUTCOMES: AtomicPtr<AtomicU64> = AtomicPtr::new(std::ptr::null_mut());
@@ -128,6 +131,16 @@ fn table() -> (*mut Head, *mut [u32], *mut [Row<registry::Slot>]) {
 /// The flag that process `number` raises while it waits for a cut.
 pub fn stopped_flag(number: usize) -> Option<&'static AtomicBool> {
     let flags = STOPPED.load(Ordering::Relaxed);
+    if flags.is_null() || number >= processes() {
+        return None;
+    }
+    // SAFETY: within the array, which lives as long as the server.
+    Some(unsafe { &*flags.add(number) })
+}
+
+/// The number of the cut for which process `number` sleeps where a signal has arrived, or 0. Asked in signal handlers.
+pub fn halted_flag(number: usize) -> Option<&'static AtomicU32> {
+    let flags = HALTED.load(Ordering::Relaxed);
     if flags.is_null() || number >= processes() {
         return None;
     }
@@ -187,7 +200,7 @@ fn size() -> usize {
         + size_of::<Head>()
         + bucket_count(slot_count()) * 4
         + slot_count() * size_of::<Row<registry::Slot>>()
-        + processes()
+        + processes() * (1 + size_of::<AtomicU32>())
         + map_words() * 4
         + filter_words() * 4
         + OUTCOME_WORDS * 8
@@ -237,6 +250,7 @@ pub fn attach() {
         let rows = carve(slot_count() * size_of::<Row<registry::Slot>>());
         ROWS.store(rows.cast(), Ordering::Relaxed);
         STOPPED.store(carve(processes()).cast(), Ordering::Relaxed);
+        HALTED.store(carve(processes() * 4).cast(), Ordering::Relaxed);
         MAP.store(carve(map_words() * 4).cast(), Ordering::Relaxed);
         FILTER.store(carve(filter_words() * 4).cast(), Ordering::Relaxed);
         OUTCOMES.store(carve(OUTCOME_WORDS * 8).cast(), Ordering::Relaxed);

@@ -8,7 +8,7 @@
 use crate::pg::md::{self, raw, FSmgr};
 use crate::pg::process;
 use crate::shmem::any_live;
-use crate::smgr::{handles, ops, stop};
+use crate::smgr::{halt, handles, ops, stop};
 use pgrx::pg_guard;
 use pgrx::pg_sys::panic::pgrx_extern_c_guard;
 use pgrx::pg_sys::{BlockNumber, ForkNumber, RelFileNodeBackend, SMgrRelation};
@@ -49,14 +49,17 @@ unsafe extern "C-unwind" fn meet_sentinel() {
     stop::at_callback();
 }
 
-/// Defines one callback: md's function while there is no fork, else the slow one.
+/// Defines one callback: md's function while there is no fork, else the slow one; and whether it changes files.
 macro_rules! callback {
-    ($name:ident, $md:ident, $slow:ident, ($($arg:ident: $type:ty),*) $(-> $ret:ty)?) => {
+    ($name:ident, $md:ident, $slow:ident, $changes:literal, ($($arg:ident: $type:ty),*) $(-> $ret:ty)?) => {
         unsafe extern "C-unwind" fn $name($($arg: $type),*) $(-> $ret)? {
             // SAFETY: smgr.c's own arguments, passed on unchanged.
             unsafe {
                 if !stop::has_sentinel() { meet_sentinel() }
-                if in_recovery() || any_live() { $slow($($arg),*) } else { raw::$md($($arg),*) }
+                if $changes { halt::enter() }
+                let result = if in_recovery() || any_live() { $slow($($arg),*) } else { raw::$md($($arg),*) };
+                if $changes { halt::leave() }
+                result
             }
         }
 
@@ -67,17 +70,17 @@ macro_rules! callback {
     };
 }
 
-callback!(smgr_create, mdcreate, slow_create, (reln: SMgrRelation, fork: ForkNumber::Type, redo: bool));
-callback!(smgr_exists, mdexists, slow_exists, (reln: SMgrRelation, fork: ForkNumber::Type) -> bool);
-callback!(smgr_unlink, mdunlink, slow_unlink, (rnode: RelFileNodeBackend, fork: ForkNumber::Type, redo: bool));
-callback!(smgr_extend, mdextend, slow_extend, (reln: SMgrRelation, fork: ForkNumber::Type, block: BlockNumber, buffer: *mut c_char, skip_fsync: bool));
-callback!(smgr_prefetch, mdprefetch, slow_prefetch, (reln: SMgrRelation, fork: ForkNumber::Type, block: BlockNumber) -> bool);
-callback!(smgr_read, mdread, slow_read, (reln: SMgrRelation, fork: ForkNumber::Type, block: BlockNumber, buffer: *mut c_char));
-callback!(smgr_write, mdwrite, slow_write, (reln: SMgrRelation, fork: ForkNumber::Type, block: BlockNumber, buffer: *mut c_char, skip_fsync: bool));
-callback!(smgr_writeback, mdwriteback, slow_writeback, (reln: SMgrRelation, fork: ForkNumber::Type, block: BlockNumber, blocks: BlockNumber));
-callback!(smgr_nblocks, mdnblocks, slow_nblocks, (reln: SMgrRelation, fork: ForkNumber::Type) -> BlockNumber);
-callback!(smgr_truncate, mdtruncate, slow_truncate, (reln: SMgrRelation, fork: ForkNumber::Type, old_blocks: BlockNumber, blocks: BlockNumber));
-callback!(smgr_immedsync, mdimmedsync, slow_immedsync, (reln: SMgrRelation, fork: ForkNumber::Type));
+callback!(smgr_create, mdcreate, slow_create, true, (reln: SMgrRelation, fork: ForkNumber::Type, redo: bool));
+callback!(smgr_exists, mdexists, slow_exists, false, (reln: SMgrRelation, fork: ForkNumber::Type) -> bool);
+callback!(smgr_unlink, mdunlink, slow_unlink, true, (rnode: RelFileNodeBackend, fork: ForkNumber::Type, redo: bool));
+callback!(smgr_extend, mdextend, slow_extend, true, (reln: SMgrRelation, fork: ForkNumber::Type, block: BlockNumber, buffer: *mut c_char, skip_fsync: bool));
+callback!(smgr_prefetch, mdprefetch, slow_prefetch, false, (reln: SMgrRelation, fork: ForkNumber::Type, block: BlockNumber) -> bool);
+callback!(smgr_read, mdread, slow_read, false, (reln: SMgrRelation, fork: ForkNumber::Type, block: BlockNumber, buffer: *mut c_char));
+callback!(smgr_write, mdwrite, slow_write, true, (reln: SMgrRelation, fork: ForkNumber::Type, block: BlockNumber, buffer: *mut c_char, skip_fsync: bool));
+callback!(smgr_writeback, mdwriteback, slow_writeback, false, (reln: SMgrRelation, fork: ForkNumber::Type, block: BlockNumber, blocks: BlockNumber));
+callback!(smgr_nblocks, mdnblocks, slow_nblocks, false, (reln: SMgrRelation, fork: ForkNumber::Type) -> BlockNumber);
+callback!(smgr_truncate, mdtruncate, slow_truncate, true, (reln: SMgrRelation, fork: ForkNumber::Type, old_blocks: BlockNumber, blocks: BlockNumber));
+callback!(smgr_immedsync, mdimmedsync, slow_immedsync, false, (reln: SMgrRelation, fork: ForkNumber::Type));
 
 /// Any process, when it closes a relation or absorbs the barrier. Stops for a cut (D4).
 #[pg_guard]
@@ -90,6 +93,7 @@ unsafe extern "C-unwind" fn smgr_close(reln: SMgrRelation, fork: ForkNumber::Typ
     if sentinel.is_some() && fork == ForkNumber::MAIN_FORKNUM {
         handles::forget_all();
         stop::keep_sentinels(sentinel);
+        halt::install();
         stop::stop_for_cut();
     }
 }

@@ -5,6 +5,7 @@ pub mod callbacks;
 pub mod captured;
 mod classes;
 pub mod failure;
+pub mod halt;
 pub mod handles;
 pub mod host;
 pub mod ops;

@@ -8,7 +8,7 @@
 //! `smgr_open` is no place to open them: the compiler knows that `smgropen` calls entry 0 of a
 //! constant table, and calls `mdopen` directly. So they are opened by whatever comes first: another
 //! callback, the log-in, the end of the first transaction, a query. A process without them is not taken for
-//! stopped.
+//! stopped. What runs code that looks for no interrupt is stopped where a signal arrives ([`super::halt`]).
 //!
 //! Who has just come to a database may have absorbed the barrier before it was there. It is kept out while a cut is
 //! under way ([`crate::fork::gate`]); where it cannot be, it is counted, and the cut is tried again.
@@ -17,6 +17,7 @@
 use crate::pg::lwlock::{hold, Which};
 use crate::pg::process;
 use crate::shmem;
+use crate::smgr::halt;
 use pgrx::pg_sys;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
@@ -53,6 +54,8 @@ static ARRIVED: AtomicBool = AtomicBool::new(false);
 /// (postinit.c, `InitPostgres`). Counts it, because it may have changed pages without being reached by a cut.
 #[inline]
 pub fn at_transaction_end(commits: bool) {
+    // An error may have left a callback without saying so.
+    halt::leave();
     if !ARRIVED.load(Ordering::Relaxed) {
         arrive(commits);
     }
@@ -68,6 +71,7 @@ fn arrive(commits: bool) {
         return;
     }
     ARRIVED.store(true, Ordering::Relaxed);
+    halt::install();
     shared.arrivals(db).fetch_add(1, Ordering::SeqCst);
     // A first transaction that fails is the process's last.
     if commits && process::may_stop() {
