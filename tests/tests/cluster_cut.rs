@@ -236,7 +236,7 @@ fn forks_beside_a_connection_for_each_transaction() {
     let mut made = 0;
     while Instant::now() < end {
         let name = format!("f{made}");
-        let stop = ["", "cut-captured:nap", "cut-stopped:nap"][made % 3];
+        let stop = ["", "cut-captured:nap", "cut-twice:look", "cut-stopped:nap"][made % 4];
         fork(&cluster, &name, stop)
             .join()
             .expect("ended")

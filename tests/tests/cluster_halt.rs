@@ -221,6 +221,14 @@ fn no_page_changes_while_everyone_is_stopped_by_the_signal() {
         cutter
             .batch_execute("SET pg_fork.stop_point = 'cut-twice:halt'; SET pg_fork.cut_timeout = '20s'; SET pg_fork.max_pause = '100ms'")
             .expect("set");
+        /// The load ends with the forks, however they end.
+        struct Over<'a>(&'a AtomicBool);
+        impl Drop for Over<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let _over = Over(&over);
         let end = Instant::now() + Duration::from_secs(seconds - 3);
         let mut made = 0;
         while Instant::now() < end {
@@ -235,11 +243,14 @@ fn no_page_changes_while_everyone_is_stopped_by_the_signal() {
             cutter.batch_execute(&drop).expect("dropped");
             made += 1;
         }
-        over.store(true, Ordering::Relaxed);
         made
     });
     load.wait().expect("ended");
     storm.wait().expect("ended");
+    println!(
+        "{made} forks, {} tries more",
+        counted(&cluster, "cut_retries")
+    );
     assert!(made >= 5, "{made} forks");
     assert!(!cluster.log().contains("PANIC"), "{}", cluster.log_tail());
     cluster.amcheck("prod");
