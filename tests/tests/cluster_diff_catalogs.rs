@@ -103,7 +103,7 @@ fn look_at(client: &mut Client, column: &Column) -> Result<(), String> {
         }
         // Those that do a constraint's work are compared by the constraint.
         "pg_trigger" => format!("t.{first} >= 16384 AND NOT t.tgisinternal"),
-        "pg_class" => format!("t.oid >= 16384 AND t.relnamespace <> 'pg_toast'::regnamespace"),
+        "pg_class" => "t.oid >= 16384 AND t.relnamespace <> 'pg_toast'::regnamespace".to_string(),
         "pg_index" => format!("t.{first} >= 16384 AND t.indexrelid NOT IN ({toast})"),
         _ => format!("t.{first}::oid >= 16384"),
     };
