@@ -57,7 +57,7 @@ pub(super) fn shut(db: u32, patience: Duration) -> Option<Gate> {
         .execute();
     // SAFETY: asks for a lock of this process.
     let holds = || unsafe { pg_sys::LockHeldByMe(&tag, MODE) };
-    (got || holds()).then_some(Gate(tag))
+    (got || holds()).then(|| Gate(tag))
 }
 
 impl Drop for Gate {

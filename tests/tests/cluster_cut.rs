@@ -93,6 +93,7 @@ fn who_cannot_be_kept_out_is_seen() {
     assert_eq!(cluster.sql("f", BOTH), "1|1");
     owner.batch_execute("COMMIT").expect("committed");
     cluster.amcheck("f");
+    assert!(!cluster.log().contains("WARNING"), "{}", cluster.log_tail());
 }
 
 /// Blocked in a send it counts as stopped; but then it wakes up and leaves.
