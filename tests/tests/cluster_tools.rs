@@ -99,7 +99,7 @@ fn modules_that_look_at_pages() {
         "SELECT pg_prewarm('t', 'buffer') + pg_prewarm('t', 'read') + pg_prewarm('t_pkey', 'prefetch')",
         "SELECT md5(string_agg(t_ctid::text || t_data::text, ',')) FROM generate_series(0, 20) b, heap_page_items(get_raw_page('t', b))",
         "SELECT count(*), sum(live_items) FROM generate_series(1, 10) b, bt_page_stats('t_pkey', b)",
-        "SELECT all_visible, all_frozen FROM pg_visibility_map_summary('t')",
+        "SELECT all_visible FROM pg_visibility_map_summary('t')",
         "SELECT count(*) FROM pg_check_visible('t')",
         "SELECT tuple_count, dead_tuple_count, free_space FROM pgstattuple('t')",
         "SELECT leaf_pages, internal_pages, avg_leaf_density FROM pgstatindex('t_v_idx')",
@@ -108,6 +108,10 @@ fn modules_that_look_at_pages() {
     let all = |db: &str| looks.map(|look| cluster.sql(db, look));
     let before = all("f");
     assert_eq!(before, all("prod"));
+    // Rows that all see are read frozen in a fork, whatever they are in the source.
+    let frozen = "SELECT all_visible > 0, all_frozen = all_visible, all_frozen FROM pg_visibility_map_summary('t')";
+    assert_eq!(cluster.sql("f", frozen), format!("t|t|{}", before[3]));
+    assert_eq!(cluster.sql("prod", frozen), "t|f|0");
     cluster.sql(
         "prod",
         "DELETE FROM t WHERE id % 2 = 0; UPDATE t SET v = 'x'; VACUUM t; CHECKPOINT",
