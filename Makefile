@@ -2,8 +2,10 @@
 PG_CONFIG ?= /usr/lib/postgresql/15/bin/pg_config
 PGRX := 0.18.1
 PACKAGES := postgresql-15 postgresql-server-dev-15 libclang-dev pkg-config gcc
-# Clients of the tests, and what unpacks PostgreSQL's source.
-TEST_PACKAGES := pgbouncer python3 python3-psycopg2 nodejs bzip2 xz-utils xfsprogs procps
+# Clients of the tests, what unpacks PostgreSQL's source, and extensions that keep what they know of a database or run
+# code of their own.
+TEST_PACKAGES := pgbouncer python3 python3-psycopg2 nodejs bzip2 xz-utils xfsprogs procps \
+  postgresql-plpython3-15 postgresql-15-cron postgresql-15-postgis-3
 # node-postgres is Debian's; npm's where a Node.js that is not Debian's keeps Debian's modules away.
 NODE_CLIENTS := target/node
 export NODE_PATH := $(CURDIR)/$(NODE_CLIENTS)/node_modules
